@@ -1,0 +1,58 @@
+/**
+ * The third kind of failure: an errno that crosses the system-call wall, always with a reason.
+ * Numbers are Linux's for x86-64.
+ */
+
+/** Errno values the TDX host path uses. @public */
+export const ERRNO = {
+  EPERM: 1,
+  ENOENT: 2,
+  EINTR: 4,
+  EIO: 5,
+  ENXIO: 6,
+  E2BIG: 7,
+  EBADF: 9,
+  EAGAIN: 11,
+  ENOMEM: 12,
+  EACCES: 13,
+  EFAULT: 14,
+  EBUSY: 16,
+  EEXIST: 17,
+  ENODEV: 19,
+  EINVAL: 22,
+  ENOTTY: 25,
+  ENOSPC: 28,
+  EROFS: 30,
+  EOPNOTSUPP: 95,
+} as const;
+
+/** An errno's name. @public */
+export type ErrnoName = keyof typeof ERRNO;
+
+/**
+ * Why something was refused: a stable code for programs, one sentence for a person, and the data
+ * (which range, which CMR, which limit).
+ * @public
+ */
+export interface Reason {
+  readonly code: string;
+  readonly text: string;
+  readonly data: Readonly<Record<string, unknown>>;
+}
+
+/** A refusal that crosses the system-call wall. @public */
+export class KernelError extends Error {
+  readonly errno: ErrnoName;
+  readonly reason: Reason;
+  constructor(errno: ErrnoName, code: string, text: string, data: Record<string, unknown> = {}) {
+    super(text);
+    this.name = 'KernelError';
+    this.errno = errno;
+    this.reason = { code, text, data };
+  }
+
+  /** The negative number a kernel log prints, such as -28. */
+  get number(): number {
+    return -ERRNO[this.errno];
+  }
+}

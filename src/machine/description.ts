@@ -1,0 +1,88 @@
+/**
+ * A machine as plain data: what hardware and firmware give a host kernel, nothing of what the kernel makes of
+ * it. All addresses and sizes are bytes in `number`; ranges are half open.
+ */
+import type { AddressRange } from '../abi/address.ts';
+
+/** What a range of physical memory is made of. @public */
+export type MemoryKind = 'ram' | 'legacy-pmem' | 'nvdimm' | 'cxl' | 'soft-reserved';
+
+/** A range of memory slots: populated, or announced by the firmware for later. @public */
+export interface MemoryRange extends AddressRange {
+  readonly node: number;
+  readonly kind: MemoryKind;
+  readonly state: 'present' | 'hot-pluggable';
+}
+
+/** Entry types of the firmware's memory map, by the words kernels print. @public */
+export type E820Type =
+  | 'usable'
+  | 'reserved'
+  | 'acpi-data'
+  | 'acpi-nvs'
+  | 'unusable'
+  | 'pmem'
+  | 'legacy-pmem'
+  | 'soft-reserved';
+
+/** One entry of the firmware's memory map. @public */
+export interface E820Entry extends AddressRange {
+  readonly type: E820Type;
+}
+
+/** One memory affinity entry of the SRAT; `node` is the kernel's number for the proximity domain. @public */
+export interface SratEntry extends AddressRange {
+  readonly proximityDomain: number;
+  readonly node: number;
+  readonly hotplug: boolean;
+  readonly nonVolatile: boolean;
+}
+
+/** One logical processor. `present` is false for a socket or core that can be hot-added. @public */
+export interface ProcessorDescription {
+  readonly apicId: number;
+  readonly package: number;
+  readonly node: number;
+  readonly present: boolean;
+}
+
+/** Counts of MSR 0x87: shared (MKTME) KeyIDs 1..mktme, private (TDX) KeyIDs mktme+1..mktme+tdx. @public */
+export interface KeyIdPartition {
+  readonly mktme: number;
+  readonly tdx: number;
+}
+
+/** P-SEAMLDR as the BIOS loaded it. @public */
+export interface SeamLoaderDescription {
+  readonly version: string;
+  readonly remainingUpdates: number;
+}
+
+/** The whole machine. @public */
+export interface MachineDescription {
+  readonly name: string;
+  readonly cpuModel: CpuModel;
+  readonly physicalAddressBits: number;
+  readonly processors: readonly ProcessorDescription[];
+  readonly memory: readonly MemoryRange[];
+  readonly e820: readonly E820Entry[];
+  readonly srat: readonly SratEntry[];
+  /** Convertible memory regions found by MCHECK, ascending; at most 32. */
+  readonly cmrs: readonly AddressRange[];
+  /** Null where the BIOS did not enable TDX: MSR 0x87 then faults. */
+  readonly keyIds: KeyIdPartition | null;
+  /** The SEAM range register pair; null where not configured. */
+  readonly seamrr: AddressRange | null;
+  /** Release of the module image in the SEAM range ("1.5.25"); null where none is loaded. */
+  readonly module: string | null;
+  readonly seamLoader: SeamLoaderDescription | null;
+}
+
+/** CPU families the model knows; they differ in errata. @public */
+export type CpuModel = 'sapphire-rapids' | 'emerald-rapids' | 'granite-rapids' | 'sierra-forest';
+
+/** Models with the partial-write erratum (Linux host rules 0: SPR-X, EMR-X). @public */
+export const PARTIAL_WRITE_ERRATUM: ReadonlySet<CpuModel> = new Set(['sapphire-rapids', 'emerald-rapids']);
+
+/** MCHECK's limit on convertible memory regions (architectural). @public */
+export const MAX_CMRS = 32;

@@ -1,0 +1,135 @@
+/** A powered-on machine: the description made live. It knows nothing of TDX policy. */
+import { type AddressRange, contains, overlaps } from '../abi/address.ts';
+import { VirtualClock } from './clock.ts';
+import { type MachineDescription, type MemoryRange, PARTIAL_WRITE_ERRATUM } from './description.ts';
+import { LogicalProcessor } from './lp.ts';
+import { PhysicalMemory } from './memory.ts';
+import { Package } from './package.ts';
+import { type CpuidTable, cpuidTable, keyIdBits, MSR, msrTable } from './platform.ts';
+import { EntropySource } from './random.ts';
+import { Seam } from './seam.ts';
+
+/** An event the firmware tells the kernel about through ACPI. @public */
+export type AcpiEvent =
+  | { readonly type: 'memory-add'; readonly range: MemoryRange }
+  | { readonly type: 'memory-remove'; readonly range: MemoryRange }
+  | { readonly type: 'cpu-add'; readonly lp: LogicalProcessor };
+
+/** @public */
+export interface MachineOptions {
+  /** Seed of the machine's entropy. */
+  readonly seed?: bigint;
+}
+
+/** @public */
+export class Machine {
+  readonly description: MachineDescription;
+  readonly clock = new VirtualClock();
+  readonly entropy: EntropySource;
+  readonly memory: PhysicalMemory;
+  readonly packages: readonly Package[];
+  readonly lps: LogicalProcessor[] = [];
+  readonly seam: Seam;
+  readonly cpuid: CpuidTable;
+  readonly msrs: Map<number, bigint>;
+  readonly absentMsrs = new Set<number>();
+  readonly partialWriteErratum: boolean;
+  /** Lowest physical address bit that carries a KeyID. */
+  readonly keyIdStartBit: number;
+  /** CMRs as MCHECK hands them to the module; fixed at boot whatever is plugged later. */
+  cmrs: readonly AddressRange[];
+  #memoryRanges: MemoryRange[];
+  readonly #acpiListeners: ((event: AcpiEvent) => void)[] = [];
+
+  constructor(description: MachineDescription, options: MachineOptions = {}) {
+    this.description = description;
+    this.entropy = new EntropySource(options.seed ?? 1n);
+    this.cpuid = cpuidTable(description);
+    this.msrs = msrTable(description);
+    if (description.keyIds === null) this.absentMsrs.add(MSR.MKTME_KEYID_PARTITIONING);
+    this.seam = new Seam(description.seamrr !== null);
+    this.partialWriteErratum = PARTIAL_WRITE_ERRATUM.has(description.cpuModel);
+    this.keyIdStartBit = description.physicalAddressBits - keyIdBits(description);
+    this.cmrs = description.cmrs;
+    this.#memoryRanges = description.memory.filter((range) => range.state === 'present');
+    this.memory = new PhysicalMemory({
+      present: (address) => this.isPresent(address),
+      isPrivateKeyId: (keyId) => this.isPrivateKeyId(keyId),
+      partialWriteErratum: this.partialWriteErratum,
+    });
+    const packageCount = Math.max(0, ...description.processors.map((cpu) => cpu.package + 1));
+    this.packages = Array.from({ length: packageCount }, (_, id) => new Package(id, this.memory));
+    for (const cpu of description.processors) if (cpu.present) this.#addLp(cpu.apicId, cpu.package, cpu.node);
+  }
+
+  /** First private KeyID and the number of them; zero of them where TDX is off in the BIOS. */
+  get privateKeyIds(): { readonly start: number; readonly count: number } {
+    const keys = this.description.keyIds;
+    return keys === null ? { start: 0, count: 0 } : { start: keys.mktme + 1, count: keys.tdx };
+  }
+
+  isPrivateKeyId(keyId: number): boolean {
+    const { start, count } = this.privateKeyIds;
+    return keyId >= start && keyId < start + count;
+  }
+
+  /** True when memory answers at `address`. */
+  isPresent(address: number): boolean {
+    return this.#memoryRanges.some((range) => range.start <= address && address < range.end);
+  }
+
+  /** Memory that is plugged in now. */
+  get presentMemory(): readonly MemoryRange[] {
+    return this.#memoryRanges;
+  }
+
+  /** Registers the kernel's ACPI handler. */
+  onAcpiEvent(listener: (event: AcpiEvent) => void): void {
+    this.#acpiListeners.push(listener);
+  }
+
+  /** Plugs memory in and tells the kernel. Throws when it overlaps memory that is there. */
+  hotAddMemory(range: MemoryRange): void {
+    if (this.#memoryRanges.some((present) => overlaps(present, range))) {
+      throw new Error('hot-added memory overlaps present memory');
+    }
+    const plugged: MemoryRange = { ...range, state: 'present' };
+    this.#memoryRanges = [...this.#memoryRanges, plugged].sort((a, b) => a.start - b.start);
+    this.#notify({ type: 'memory-add', range: plugged });
+  }
+
+  /** Tells the kernel that memory goes, then takes it away. Throws when no present range holds it. */
+  hotRemoveMemory(range: AddressRange): void {
+    const holder = this.#memoryRanges.find((present) => contains(present, range));
+    if (holder === undefined) throw new Error('hot-removed memory is not present');
+    this.#notify({ type: 'memory-remove', range: { ...holder, start: range.start, end: range.end } });
+    this.memory.claim(range.start, range.end, 0);
+    const rest = [
+      { ...holder, end: range.start },
+      { ...holder, start: range.end },
+    ].filter((piece) => piece.start < piece.end);
+    this.#memoryRanges = [...this.#memoryRanges.filter((present) => present !== holder), ...rest].sort(
+      (a, b) => a.start - b.start,
+    );
+  }
+
+  /** Plugs a processor in that the description announces as absent, and tells the kernel. */
+  hotAddProcessor(apicId: number): LogicalProcessor {
+    const cpu = this.description.processors.find((candidate) => candidate.apicId === apicId);
+    if (cpu === undefined) throw new Error(`no processor slot has APIC id ${apicId}`);
+    if (this.lps.some((lp) => lp.apicId === apicId)) throw new Error(`APIC id ${apicId} is present already`);
+    const lp = this.#addLp(cpu.apicId, cpu.package, cpu.node);
+    this.#notify({ type: 'cpu-add', lp });
+    return lp;
+  }
+
+  #addLp(apicId: number, packageId: number, node: number): LogicalProcessor {
+    const lp = new LogicalProcessor(this, this.lps.length, apicId, this.packages[packageId]!, node);
+    this.lps.push(lp);
+    return lp;
+  }
+
+  #notify(event: AcpiEvent): void {
+    for (const listener of this.#acpiListeners) listener(event);
+  }
+}

@@ -1,0 +1,249 @@
+/**
+ * Sparse physical memory with a KeyID on every access.
+ *
+ * Every 64-byte line has an owner: the KeyID it was last written with (0 for memory never written). The rules:
+ * - a private KeyID reading a line it does not own consumes a failed integrity check: #MC;
+ * - a shared KeyID reading a line that a private KeyID owns gets zeroes;
+ * - a shared KeyID reading a line that another shared KeyID wrote gets noise (the wrong key's decryption);
+ * - a write takes the line over; a private KeyID writing part of a line it does not own has to read the rest
+ *   first, so that is #MC as well, unless the line was never written;
+ * - on machines with the partial-write erratum, a shared KeyID writing part of a line that a private KeyID
+ *   owns poisons it: every later read by anybody is #MC until MOVDIR64B writes the whole line.
+ * Accesses outside present memory read as ones and store nothing.
+ */
+import { type AddressRange, CACHE_LINE, PAGE_4K } from '../abi/address.ts';
+import { MachineCheck } from './exceptions.ts';
+import { FrameStore } from './frames.ts';
+import { OwnedRanges } from './owned-ranges.ts';
+
+const LINES_PER_PAGE = PAGE_4K / CACHE_LINE;
+
+interface Page {
+  /** Byte offset of the contents in the frame store. */
+  readonly frame: number;
+  /** Owner of every line, or -1 when `owners` tells them apart. */
+  owner: number;
+  owners: Uint16Array | null;
+  /** One flag per line; null while no line is poisoned. */
+  poison: Uint8Array | null;
+}
+
+/** How a write reaches memory: ordinary stores, or a direct store of whole lines (MOVDIR64B). @public */
+export type StoreKind = 'store' | 'direct';
+
+/** @public */
+export interface MemoryOptions {
+  readonly present: (address: number) => boolean;
+  readonly isPrivateKeyId: (keyId: number) => boolean;
+  readonly partialWriteErratum: boolean;
+}
+
+/** @public */
+export class PhysicalMemory {
+  readonly frames = new FrameStore();
+  readonly #options: MemoryOptions;
+  readonly #pages = new Map<number, Page>();
+  /** Owners of zero-filled memory that has no frame. */
+  readonly #claims = new OwnedRanges();
+
+  constructor(options: MemoryOptions) {
+    this.#options = options;
+  }
+
+  /** Copies `length` bytes at `address` as KeyID `keyId` sees them. Throws MachineCheck. */
+  read(address: number, length: number, keyId: number): Uint8Array {
+    const out = new Uint8Array(length);
+    this.#forEachPage(address, length, (pfn, offset, size, done) => {
+      const page = this.#pages.get(pfn);
+      if (page === undefined) {
+        this.#readUnframed(pfn, offset, size, keyId, out, done);
+        return;
+      }
+      const bytes = this.frames.bytes.subarray(page.frame + offset, page.frame + offset + size);
+      if (page.owner === keyId && page.poison === null) out.set(bytes, done);
+      else this.#readLines(pfn, page, offset, bytes, keyId, out, done);
+    });
+    return out;
+  }
+
+  /** Little-endian 64-bit load. Throws MachineCheck. */
+  read64(address: number, keyId: number): bigint {
+    return new DataView(this.read(address, 8, keyId).buffer).getBigUint64(0, true);
+  }
+
+  /** Stores `bytes` at `address` under `keyId`. Throws MachineCheck for a partial write by a non-owner. */
+  write(address: number, bytes: Uint8Array, keyId: number, kind: StoreKind = 'store'): void {
+    this.#forEachPage(address, bytes.length, (pfn, offset, size, done) => {
+      const page = this.#pages.get(pfn) ?? this.#createPage(pfn);
+      if (page === undefined) return;
+      if (page.owner !== keyId || page.poison !== null) this.#takeLines(pfn, page, offset, size, keyId, kind);
+      this.frames.bytes.set(bytes.subarray(done, done + size), page.frame + offset);
+    });
+  }
+
+  /** Little-endian 64-bit store. */
+  write64(address: number, value: bigint, keyId: number): void {
+    const bytes = new Uint8Array(8);
+    new DataView(bytes.buffer).setBigUint64(0, value, true);
+    this.write(address, bytes, keyId);
+  }
+
+  /**
+   * Zeroes whole pages with MOVDIR64B under `keyId`, which owns every line afterwards and no poison remains.
+   * Costs nothing per page that has no contents. `start` and `end` are multiples of 4 KiB.
+   */
+  claim(start: number, end: number, keyId: number): void {
+    this.#dropFrames(start, end);
+    this.#claims.set(start, end, keyId);
+  }
+
+  /** Owner of the line at `address`. */
+  ownerAt(address: number): number {
+    const page = this.#pages.get(Math.floor(address / PAGE_4K));
+    if (page === undefined) return this.#claims.at(address);
+    return page.owner >= 0 ? page.owner : page.owners![Math.floor((address % PAGE_4K) / CACHE_LINE)]!;
+  }
+
+  /** True when the line at `address` is poisoned by the partial-write erratum. */
+  isPoisoned(address: number): boolean {
+    const page = this.#pages.get(Math.floor(address / PAGE_4K));
+    return page?.poison?.[Math.floor((address % PAGE_4K) / CACHE_LINE)] === 1;
+  }
+
+  /** Ranges of frameless memory that a KeyID other than 0 owns, ascending, with the owner. */
+  claimedRanges(): readonly (AddressRange & { readonly keyId: number })[] {
+    return this.#claims.list();
+  }
+
+  /** Number of pages that have contents of their own. */
+  get framesInUse(): number {
+    return this.#pages.size;
+  }
+
+  #forEachPage(
+    address: number,
+    length: number,
+    visit: (pfn: number, offset: number, size: number, done: number) => void,
+  ): void {
+    for (let done = 0; done < length; ) {
+      const at = address + done;
+      const offset = at % PAGE_4K;
+      const size = Math.min(PAGE_4K - offset, length - done);
+      visit((at - offset) / PAGE_4K, offset, size, done);
+      done += size;
+    }
+  }
+
+  #createPage(pfn: number): Page | undefined {
+    const address = pfn * PAGE_4K;
+    if (!this.#options.present(address)) return undefined;
+    const page: Page = {
+      frame: this.frames.allocate(),
+      owner: this.#claims.at(address),
+      owners: null,
+      poison: null,
+    };
+    this.#pages.set(pfn, page);
+    return page;
+  }
+
+  #dropFrames(start: number, end: number): void {
+    if (this.#pages.size === 0) return;
+    const first = start / PAGE_4K;
+    const last = end / PAGE_4K;
+    const drop = (pfn: number, page: Page): void => {
+      this.frames.release(page.frame);
+      this.#pages.delete(pfn);
+    };
+    if (last - first > this.#pages.size) {
+      for (const [pfn, page] of this.#pages) if (pfn >= first && pfn < last) drop(pfn, page);
+      return;
+    }
+    for (let pfn = first; pfn < last; pfn++) {
+      const page = this.#pages.get(pfn);
+      if (page !== undefined) drop(pfn, page);
+    }
+  }
+
+  #readUnframed(pfn: number, offset: number, size: number, keyId: number, out: Uint8Array, at: number): void {
+    const address = pfn * PAGE_4K + offset;
+    if (!this.#options.present(pfn * PAGE_4K)) {
+      out.fill(0xff, at, at + size);
+      return;
+    }
+    const owner = this.#claims.at(address);
+    if (owner !== keyId) this.#checkReader(address, owner, keyId);
+    // Noise needs written contents; an unframed page is all zero under every shared key.
+  }
+
+  #readLines(
+    pfn: number,
+    page: Page,
+    offset: number,
+    bytes: Uint8Array,
+    keyId: number,
+    out: Uint8Array,
+    at: number,
+  ): void {
+    for (let i = 0; i < bytes.length; ) {
+      const line = Math.floor((offset + i) / CACHE_LINE);
+      const end = Math.min((line + 1) * CACHE_LINE - offset, bytes.length);
+      const address = pfn * PAGE_4K + line * CACHE_LINE;
+      if (page.poison?.[line] === 1) throw new MachineCheck(address, 'poisoned line read');
+      const owner = page.owner >= 0 ? page.owner : page.owners![line]!;
+      const sees = owner === keyId ? 'contents' : this.#checkReader(address, owner, keyId);
+      for (; i < end; i++) {
+        if (sees === 'contents') out[at + i] = bytes[i]!;
+        else if (sees === 'noise') out[at + i] = bytes[i]! ^ noise(address + i, owner, keyId);
+      }
+    }
+  }
+
+  #checkReader(address: number, owner: number, keyId: number): 'zeroes' | 'noise' {
+    if (this.#options.isPrivateKeyId(keyId)) {
+      throw new MachineCheck(address, `KeyID ${keyId} read a line owned by KeyID ${owner}`);
+    }
+    return this.#options.isPrivateKeyId(owner) ? 'zeroes' : 'noise';
+  }
+
+  #takeLines(pfn: number, page: Page, offset: number, size: number, keyId: number, kind: StoreKind): void {
+    const { isPrivateKeyId, partialWriteErratum } = this.#options;
+    const firstLine = Math.floor(offset / CACHE_LINE);
+    const lastLine = Math.floor((offset + size - 1) / CACHE_LINE);
+    for (let line = firstLine; line <= lastLine; line++) {
+      const whole = offset <= line * CACHE_LINE && offset + size >= (line + 1) * CACHE_LINE;
+      const owner = page.owner >= 0 ? page.owner : page.owners![line]!;
+      if (whole && kind === 'direct') setPoison(page, line, 0);
+      if (owner === keyId) continue;
+      const address = pfn * PAGE_4K + line * CACHE_LINE;
+      if (!whole && isPrivateKeyId(keyId) && owner !== 0) {
+        throw new MachineCheck(address, `KeyID ${keyId} wrote part of a line owned by KeyID ${owner}`);
+      }
+      if (!whole && isPrivateKeyId(owner) && partialWriteErratum) setPoison(page, line, 1);
+      setOwner(page, line, keyId);
+    }
+    if (size === PAGE_4K) {
+      page.owner = keyId;
+      page.owners = null;
+    }
+  }
+}
+
+function setOwner(page: Page, line: number, keyId: number): void {
+  page.owners ??= new Uint16Array(LINES_PER_PAGE).fill(page.owner);
+  page.owners[line] = keyId;
+  page.owner = -1;
+}
+
+function setPoison(page: Page, line: number, value: 0 | 1): void {
+  if (page.poison === null && value === 0) return;
+  page.poison ??= new Uint8Array(LINES_PER_PAGE);
+  page.poison[line] = value;
+  if (page.poison.every((flag) => flag === 0)) page.poison = null;
+}
+
+/** A byte of the wrong key's decryption: any fixed function of address and keys will do, as long as it differs. */
+function noise(address: number, owner: number, keyId: number): number {
+  const mixed = Math.imul((address % 0x1_0000_0000) ^ Math.imul(owner + 1, 0x9e37_79b1), 0x85eb_ca6b) ^ keyId;
+  return ((mixed >>> 13) & 0xff) | 1;
+}

@@ -1,0 +1,65 @@
+/** The CPUID and MSR tables of a machine, made from its description. */
+import { hex } from '../abi/address.ts';
+import type { MachineDescription } from './description.ts';
+import { type CpuidResult, NATIVE_CPUID, NATIVE_MSRS } from './native-platform.ts';
+
+/** MSR addresses the host side and the module read by name. @public */
+export const MSR = {
+  MKTME_KEYID_PARTITIONING: 0x87,
+  VMX_BASIC: 0x480,
+  TME_CAPABILITY: 0x981,
+  TME_ACTIVATE: 0x982,
+  SEAMRR_BASE: 0x1400,
+  SEAMRR_MASK: 0x1401,
+} as const;
+
+/** SEAMRR_BASE bit 3: configured; SEAMRR_MASK bits 10 and 11: locked and enabled. */
+const SEAMRR_CONFIGURED = 1n << 3n;
+const SEAMRR_LOCKED_ENABLED = 0b11n << 10n;
+/** TME_CAPABILITY without the KeyID counts: AES-XTS-128 and AES-XTS-256 supported, integrity included. */
+const TME_ALGORITHMS = 0x5n;
+/** TME_ACTIVATE without the KeyID bits (35:32 all, 39:36 reserved for TDX): locked and enabled, default and MKTME algorithms allowed. */
+const TME_ACTIVATED = 0x5_0000_0000_0003n;
+
+/** CPUID by `leaf.subleaf`, with `*` for any subleaf. @public */
+export type CpuidTable = Map<string, CpuidResult>;
+
+/** Bits of the physical address that carry a KeyID on this machine. @public */
+export function keyIdBits(description: MachineDescription): number {
+  const keys = description.keyIds;
+  return keys === null ? 0 : Math.ceil(Math.log2(keys.mktme + keys.tdx + 1));
+}
+
+/** @public */
+export function cpuidTable(description: MachineDescription): CpuidTable {
+  const table: CpuidTable = new Map(Object.entries(NATIVE_CPUID));
+  const [eax, ebx, ecx, edx] = NATIVE_CPUID['80000008.*']!;
+  const linearBits = eax & 0xff00;
+  table.set('80000008.*', [linearBits | description.physicalAddressBits, ebx, ecx, edx]);
+  return table;
+}
+
+/** Values of the MSRs that exist; `MKTME_KEYID_PARTITIONING` is missing where TDX is off in the BIOS. @public */
+export function msrTable(description: MachineDescription): Map<number, bigint> {
+  const msrs = new Map(Object.entries(NATIVE_MSRS).map(([address, value]) => [Number(address), value]));
+  const { keyIds, seamrr } = description;
+  if (keyIds !== null) {
+    const bits = BigInt(keyIdBits(description));
+    msrs.set(MSR.MKTME_KEYID_PARTITIONING, BigInt(keyIds.mktme) | (BigInt(keyIds.tdx) << 32n));
+    msrs.set(MSR.TME_CAPABILITY, TME_ALGORITHMS | (bits << 32n) | (((1n << bits) - 1n) << 36n));
+    const privateBits = BigInt(Math.ceil(Math.log2(Math.max(keyIds.tdx, 1))));
+    msrs.set(MSR.TME_ACTIVATE, TME_ACTIVATED | (bits << 32n) | (privateBits << 36n));
+  }
+  if (seamrr !== null) {
+    const widthMask = (1n << BigInt(description.physicalAddressBits)) - 1n;
+    msrs.set(MSR.SEAMRR_BASE, BigInt(seamrr.start) | SEAMRR_CONFIGURED);
+    msrs.set(MSR.SEAMRR_MASK, (widthMask & ~BigInt(seamrr.end - seamrr.start - 1)) | SEAMRR_LOCKED_ENABLED);
+  }
+  return msrs;
+}
+
+/** Key of a leaf that answers alike for every subleaf, and of one subleaf. @public */
+export function cpuidKeys(leaf: number, subleaf: number): readonly [exact: string, any: string] {
+  const name = hex(leaf >>> 0).slice(2);
+  return [`${name}.${(subleaf >>> 0).toString(16)}`, `${name}.*`];
+}

@@ -1,0 +1,53 @@
+/** The TDX module: its global state and the SEAMCALL dispatcher. */
+import { OPERAND } from '../abi/operands.ts';
+import { RAX } from '../abi/registers.ts';
+import { withOperand } from '../abi/status.ts';
+import { STATUS } from '../abi/status-codes.ts';
+import type { LogicalProcessor } from '../machine/lp.ts';
+import type { Machine } from '../machine/machine.ts';
+import type { SeamImage } from '../machine/seam.ts';
+import { HOST_LEAVES } from './host-leaves.ts';
+import type { Leaf } from './leaf.ts';
+import { SharexLock } from './locks.ts';
+import type { ModuleRelease } from './releases.ts';
+
+/** Initialisation states in their order (module facts 3). @public */
+export type SysState = 'SYSINIT_PENDING' | 'SYSINIT_DONE' | 'SYSCONFIG_DONE' | 'SYS_READY' | 'SYS_SHUTDOWN';
+
+const OPERAND_INVALID_RAX = withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.RAX);
+/** Leaf TDH.SYS.LP.SHUTDOWN: the only one that still answers after a shutdown. */
+const LP_SHUTDOWN = 44;
+
+/** @public */
+export class TdxModule implements SeamImage {
+  readonly machine: Machine;
+  readonly release: ModuleRelease;
+  readonly version: string;
+  sysState: SysState = 'SYSINIT_PENDING';
+  /** Serialises the leaves that change the module's global state. */
+  readonly globalLock = new SharexLock();
+  readonly #leaves: readonly (Leaf | undefined)[] = HOST_LEAVES;
+
+  constructor(machine: Machine, release: ModuleRelease) {
+    this.machine = machine;
+    this.release = release;
+    this.version = release.version;
+  }
+
+  /** Executes the leaf in RAX; checks in the dispatcher's order (module facts 1). */
+  seamcall(lp: LogicalProcessor): void {
+    lp.regs.q[RAX] = this.#dispatch(lp, lp.regs.d[2 * RAX]!, lp.regs.d[2 * RAX + 1]!);
+  }
+
+  #dispatch(lp: LogicalProcessor, low: number, high: number): bigint {
+    if (high !== 0 || low >= 0x100_0000) return OPERAND_INVALID_RAX;
+    const number = low & 0xffff;
+    const version = low >>> 16;
+    const leaf = this.#leaves[number];
+    if (version > 0 && leaf?.versioned !== true) return OPERAND_INVALID_RAX;
+    if (this.sysState === 'SYS_SHUTDOWN' && number !== LP_SHUTDOWN) return STATUS.TDX_SYS_SHUTDOWN;
+    if (this.sysState !== 'SYS_READY' && leaf?.beforeReady !== true) return STATUS.TDX_SYS_NOT_READY;
+    if (leaf === undefined) return OPERAND_INVALID_RAX;
+    return leaf.handler(this, lp, version);
+  }
+}
