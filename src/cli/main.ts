@@ -1,0 +1,42 @@
+/** The command line: finds the verb, runs it, and turns every failure into one sentence and an exit code. */
+import { Command, CommanderError } from 'commander';
+import { InputError } from '../survey/input-error.ts';
+import { processIo } from './io.ts';
+import { EXIT, type Verb } from './verb.ts';
+import { VERBS } from './verbs.ts';
+
+async function main(argv: readonly string[]): Promise<number> {
+  const io = processIo();
+  let exitCode: number = EXIT.done;
+  const program = new Command('tdxlab')
+    .description('A whole TDX host in TypeScript: plans, brings up and explains Intel TDX hosts.')
+    .exitOverride()
+    .configureOutput({ outputError: (text) => io.err(`tdxlab: ${text.replace(/^error: /, '').trimEnd()}`) });
+  const add = (verb: Verb): void => {
+    const command = program
+      .command(`${verb.name} ${verb.operands}`.trim(), { hidden: verb.hidden === true })
+      .description(verb.summary)
+      .option('--json', 'print one JSON document instead of text')
+      .action(async (...parameters: unknown[]) => {
+        const operands = parameters
+          .slice(0, -2)
+          .flat()
+          .filter((value) => value !== undefined) as string[];
+        const { run } = await verb.load();
+        exitCode = await run(operands, command.opts(), io);
+      });
+    for (const [flags, text] of verb.options) command.option(flags, text);
+  };
+  for (const verb of VERBS) add(verb);
+  try {
+    await program.parseAsync(argv, { from: 'user' });
+    return exitCode;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.usage;
+    if (!(error instanceof InputError)) throw error;
+    io.err(`tdxlab: ${error.message}`);
+    return EXIT.usage;
+  }
+}
+
+process.exitCode = await main(process.argv.slice(2));
