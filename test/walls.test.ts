@@ -1,0 +1,73 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+
+const SRC = fileURLToPath(new URL('../src', import.meta.url));
+
+/** What each floor may import; see docs/architecture.md. */
+const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
+  abi: [],
+  machine: ['abi'],
+  survey: ['abi', 'machine'],
+  module: ['abi', 'machine'],
+  kernel: ['abi', 'machine'],
+  lab: ['abi', 'machine', 'survey', 'module', 'kernel'],
+  cli: ['abi', 'machine', 'survey', 'module', 'kernel', 'lab'],
+};
+
+interface Import {
+  readonly file: string;
+  readonly floor: string;
+  readonly target: string;
+  readonly targetPath: string;
+  readonly typeOnly: boolean;
+}
+
+function sourceFiles(): string[] {
+  return readdirSync(SRC, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.ts'));
+}
+
+function imports(): Import[] {
+  return sourceFiles().flatMap((file) => {
+    const text = readFileSync(join(SRC, file), 'utf8');
+    const floor = file.split('/')[0]!;
+    const statements = text.matchAll(
+      /(?:import|export)\s+(type\s)?[^'";]*?from\s+'(\.[^']+)'|import\('(\.[^']+)'\)/g,
+    );
+    return [...statements].map((match) => {
+      const targetPath = relative(SRC, resolve(SRC, dirname(file), match[2] ?? match[3]!));
+      return { file, floor, target: targetPath.split('/')[0]!, targetPath, typeOnly: match[1] !== undefined };
+    });
+  });
+}
+
+describe('walls', () => {
+  it('finds the sources and their imports', () => {
+    expect(sourceFiles().length).toBeGreaterThan(20);
+    expect(imports().length).toBeGreaterThan(20);
+  });
+
+  it('lets no floor import a higher or a walled-off one', () => {
+    const crossings = imports().filter(
+      ({ floor, target }) => floor !== target && !MAY_IMPORT[floor]?.includes(target),
+    );
+    expect(crossings.map(({ file, targetPath }) => `${file} -> ${targetPath}`)).toEqual([]);
+  });
+
+  it('keeps survey on descriptions: it imports no live machine', () => {
+    const live = imports().filter(
+      ({ floor, target, targetPath }) =>
+        floor === 'survey' && target === 'machine' && targetPath !== 'machine/description.ts',
+    );
+    expect(live.map(({ file, targetPath }) => `${file} -> ${targetPath}`)).toEqual([]);
+  });
+
+  it('fills the module slot of a machine in the lab only', () => {
+    const fillers = sourceFiles().filter((file) =>
+      /seam\.module\s*=[^=]/.test(readFileSync(join(SRC, file), 'utf8')),
+    );
+    // P-SEAMLDR is part of the module floor and replaces the image, as the real loader does.
+    expect(fillers.filter((file) => !file.startsWith('lab/') && file !== 'module/seamldr.ts')).toEqual([]);
+  });
+});
