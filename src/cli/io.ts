@@ -25,7 +25,7 @@ export function processIo(): Io {
     out: (line = '') => void stdout.write(`${line}\n`),
     err: (line) => void process.stderr.write(`${line}\n`),
     columns: stdout.isTTY ? stdout.columns : DEFAULT_COLUMNS,
-    colour: stdout.isTTY === true && process.env['NO_COLOR'] === undefined,
+    colour: stdout.isTTY === true && process.env.NO_COLOR === undefined,
   };
 }
 

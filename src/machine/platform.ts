@@ -1,11 +1,12 @@
 /** The CPUID and MSR tables of a machine, made from its description. */
-import { hex } from '../abi/address.ts';
+import { type AddressRange, hex, overlaps } from '../abi/address.ts';
 import type { MachineDescription } from './description.ts';
 import { type CpuidResult, NATIVE_CPUID, NATIVE_MSRS } from './native-platform.ts';
 
 /** MSR addresses the host side and the module read by name. @public */
 export const MSR = {
   MKTME_KEYID_PARTITIONING: 0x87,
+  SMRR_PHYSMASK: 0x1f3,
   VMX_BASIC: 0x480,
   TME_CAPABILITY: 0x981,
   TME_ACTIVATE: 0x982,
@@ -20,6 +21,10 @@ const SEAMRR_LOCKED_ENABLED = 0b11n << 10n;
 const TME_ALGORITHMS = 0x5n;
 /** TME_ACTIVATE without the KeyID bits (35:32 all, 39:36 reserved for TDX): locked and enabled, default and MKTME algorithms allowed. */
 const TME_ACTIVATED = 0x5_0000_0000_0003n;
+
+/** Where the default MSRs put the SMM range, and its valid bit (SMRR_PHYSMASK bit 11). */
+const SMM_RANGE: AddressRange = { start: 0xd000_0000, end: 0xe000_0000 };
+const SMRR_VALID = 1n << 11n;
 
 /** CPUID by `leaf.subleaf`, with `*` for any subleaf. @public */
 export type CpuidTable = Map<string, CpuidResult>;
@@ -49,6 +54,10 @@ export function msrTable(description: MachineDescription): Map<number, bigint> {
     msrs.set(MSR.TME_CAPABILITY, TME_ALGORITHMS | (bits << 32n) | (((1n << bits) - 1n) << 36n));
     const privateBits = BigInt(Math.ceil(Math.log2(Math.max(keyIds.tdx, 1))));
     msrs.set(MSR.TME_ACTIVATE, TME_ACTIVATED | (bits << 32n) | (privateBits << 36n));
+  }
+  // Firmware keeps the SMM range outside memory it converts; a machine with memory there has it elsewhere.
+  if (description.cmrs.some((cmr) => overlaps(cmr, SMM_RANGE))) {
+    msrs.set(MSR.SMRR_PHYSMASK, msrs.get(MSR.SMRR_PHYSMASK)! & ~SMRR_VALID);
   }
   if (seamrr !== null) {
     const widthMask = (1n << BigInt(description.physicalAddressBits)) - 1n;

@@ -4,6 +4,7 @@ import { RAX } from '../../src/abi/registers.ts';
 import type { MachineDescription } from '../../src/machine/description.ts';
 import { CpuException, MachineCheck, VECTOR_GP, VECTOR_UD } from '../../src/machine/exceptions.ts';
 import { type AcpiEvent, Machine } from '../../src/machine/machine.ts';
+import type { SeamImage } from '../../src/machine/seam.ts';
 
 const DESCRIPTION: MachineDescription = {
   name: 'two sockets',
@@ -85,8 +86,14 @@ describe('machine', () => {
     const lp = machine.lps[0]!;
     lp.cr4Vmxe = true;
     lp.vmxon();
-    machine.seam.module = { version: 'm', seamcall: (on) => void (on.regs.q[RAX] = 1n) };
-    machine.seam.loader = { version: 'l', seamcall: (on) => void (on.regs.q[RAX] = 2n) };
+    const image = (answer: bigint): SeamImage => ({
+      version: 'test',
+      seamcall(on) {
+        on.regs.q[RAX] = answer;
+      },
+    });
+    machine.seam.module = image(1n);
+    machine.seam.loader = image(2n);
     lp.regs.q[RAX] = 0n;
     expect(lp.seamcall()).toBe(true);
     expect(lp.regs.q[RAX]).toBe(1n);
