@@ -7,8 +7,10 @@ import type { LogicalProcessor } from '../machine/lp.ts';
 import type { Machine } from '../machine/machine.ts';
 import type { SeamImage } from '../machine/seam.ts';
 import { HOST_LEAVES } from './host-leaves.ts';
+import { KeyOwnershipTable, MAX_PKGS, WriteBackEntry } from './kot.ts';
 import type { Leaf } from './leaf.ts';
 import { SharexLock } from './locks.ts';
+import { Pamt } from './pamt.ts';
 import type { ModuleRelease } from './releases.ts';
 
 /** Initialisation states in their order (module facts 3). @public */
@@ -26,12 +28,25 @@ export class TdxModule implements SeamImage {
   sysState: SysState = 'SYSINIT_PENDING';
   /** Serialises the leaves that change the module's global state. */
   readonly globalLock = new SharexLock();
+  readonly kot = new KeyOwnershipTable();
+  /** PHYMEM.CACHE.WB by package. */
+  readonly writeBack: readonly WriteBackEntry[] = Array.from(
+    { length: MAX_PKGS },
+    () => new WriteBackEntry(),
+  );
+  /** Page metadata of the TDMRs; without TDMRs before SYS.CONFIG. */
+  pamt: Pamt;
+  /** The module's own KeyID, given with SYS.CONFIG. */
+  globalKeyId = 0;
+  /** Packages that have the key of `globalKeyId`, one bit each. */
+  configuredPackages = 0;
   readonly #leaves: readonly (Leaf | undefined)[] = HOST_LEAVES;
 
   constructor(machine: Machine, release: ModuleRelease) {
     this.machine = machine;
     this.release = release;
     this.version = release.version;
+    this.pamt = new Pamt(machine.memory, [], 0, false);
   }
 
   /** Executes the leaf in RAX; checks in the dispatcher's order (module facts 1). */

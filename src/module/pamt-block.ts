@@ -1,0 +1,204 @@
+/**
+ * Page metadata of one 1 GiB block of a TDMR. An entry table exists from the first look at its 2 MiB range on,
+ * so that a host's bring-up costs nothing per page.
+ */
+import { PAGE_2M, PAGE_4K } from '../abi/address.ts';
+import { LEVEL_1G, LEVEL_2M, PAGE_TYPE, type PageLevel, type PageType } from '../abi/page-types.ts';
+import { type LockMode, promoteHpLock, releaseHpLock, tryHpLock } from './locks.ts';
+import type { Tdmr } from './tdmr-table.ts';
+
+/** Children of an entry: 4 KiB pages in 2 MiB, 2 MiB pages in 1 GiB. @public */
+export const PAMT_CHILDREN = 512;
+/** A 2 MiB entry with a page pair keeps the pages' numbers above bit 27 of its halves (facts: PAMT table). */
+const PAIR_SHIFT = 28n;
+const OWNER_BITS_BELOW_PAIR = 16;
+const PAGE_COUNT_MASK = 0x3ff;
+
+/** Columns of a run of PAMT entries. @internal */
+export class EntryTable {
+  readonly locks: Uint16Array;
+  readonly types: Uint8Array;
+  /** Page frame number of the owner's TDR. */
+  readonly owners: Float64Array;
+  readonly epochs: BigUint64Array;
+  readonly epochHalves: Uint32Array;
+
+  constructor(entries: number) {
+    this.locks = new Uint16Array(entries);
+    this.types = new Uint8Array(entries);
+    this.owners = new Float64Array(entries);
+    this.epochs = new BigUint64Array(entries);
+    this.epochHalves = new Uint32Array(this.epochs.buffer);
+  }
+}
+
+/** One PAMT entry. Writing `type` leaves the other fields as they were, as the module does. @public */
+export class PamtEntry {
+  readonly #table: EntryTable;
+  readonly #index: number;
+
+  constructor(table: EntryTable, index: number) {
+    this.#table = table;
+    this.#index = index;
+  }
+
+  get type(): PageType {
+    return this.#table.types[this.#index] as PageType;
+  }
+
+  set type(type: PageType) {
+    this.#table.types[this.#index] = type;
+  }
+
+  /** Physical address of the owning TD's TDR; keeps its last value when the page is given back. */
+  get owner(): number {
+    return this.#table.owners[this.#index]! * PAGE_4K;
+  }
+
+  set owner(tdr: number) {
+    this.#table.owners[this.#index] = tdr / PAGE_4K;
+  }
+
+  /** Epoch at which the page was blocked, or its migration epoch. */
+  get bepoch(): bigint {
+    return this.#table.epochs[this.#index]!;
+  }
+
+  set bepoch(epoch: bigint) {
+    this.#table.epochs[this.#index] = epoch;
+  }
+
+  /** TDX_SUCCESS, TDX_OPERAND_BUSY or TDX_OPERAND_BUSY_HOST_PRIORITY. */
+  tryLock(mode: LockMode, guest = false): bigint {
+    return tryHpLock(this.#table.locks, this.#index, mode, guest);
+  }
+
+  /** Makes the caller's shared lock exclusive: TDX_SUCCESS or TDX_OPERAND_BUSY. */
+  promoteLock(): bigint {
+    return promoteHpLock(this.#table.locks, this.#index);
+  }
+
+  unlock(mode: LockMode): void {
+    releaseHpLock(this.#table.locks, this.#index, mode);
+  }
+
+  /** The raw lock word, for fault injection. */
+  set lockWord(word: number) {
+    this.#table.locks[this.#index] = word;
+  }
+
+  /** Addresses of the two pages that hold the 4 KiB entries of a 2 MiB range of type PAMT. */
+  get pagePair(): readonly [number, number] {
+    const first = Math.floor(this.#table.owners[this.#index]! / OWNER_BITS_BELOW_PAIR);
+    const second = Number(this.#table.epochs[this.#index]! >> PAIR_SHIFT);
+    return [first * PAGE_4K, second * PAGE_4K];
+  }
+
+  /** Makes this 2 MiB entry one of type PAMT with `usedPages` of its 4 KiB pages in use. */
+  setPagePair(first: number, second: number, usedPages: number): void {
+    const owners = this.#table.owners;
+    const kept = owners[this.#index]! % OWNER_BITS_BELOW_PAIR;
+    owners[this.#index] = (first / PAGE_4K) * OWNER_BITS_BELOW_PAIR + kept;
+    this.#table.epochs[this.#index] = (BigInt(second / PAGE_4K) << PAIR_SHIFT) | BigInt(usedPages);
+    this.type = PAGE_TYPE.PAMT;
+  }
+
+  /** 4 KiB pages in use under a 2 MiB entry of type PAMT. */
+  get usedPages(): number {
+    return this.#table.epochHalves[2 * this.#index]! & PAGE_COUNT_MASK;
+  }
+
+  set usedPages(count: number) {
+    const halves = this.#table.epochHalves;
+    halves[2 * this.#index] = (halves[2 * this.#index]! & ~PAGE_COUNT_MASK) | count;
+  }
+}
+
+/** @public */
+export class PamtBlock {
+  readonly base: number;
+  readonly #tdmr: Tdmr;
+  readonly #dynamic: boolean;
+  readonly #entry1g = new EntryTable(1);
+  readonly #entries2m = new EntryTable(PAMT_CHILDREN);
+  readonly #entries4k: (EntryTable | undefined)[] = new Array(PAMT_CHILDREN);
+  /** Dynamic PAMT, by 2 MiB range: one flag per 4 KiB page that is reserved or lent to hold metadata. */
+  readonly #lent: (Uint8Array | undefined)[] = [];
+
+  constructor(base: number, tdmr: Tdmr, dynamic: boolean) {
+    this.base = base;
+    this.#tdmr = tdmr;
+    this.#dynamic = dynamic;
+  }
+
+  /** Type of an entry at `level` whose pages are described one level further down. */
+  nodeType(level: PageLevel): PageType {
+    return this.#dynamic && level === LEVEL_2M ? PAGE_TYPE.PAMT : PAGE_TYPE.NDA;
+  }
+
+  /** The entry of the page at `address` at `level`. */
+  entry(address: number, level: PageLevel): PamtEntry {
+    if (level === LEVEL_1G) return new PamtEntry(this.#entry1g, 0);
+    const index2m = Math.floor((address - this.base) / PAGE_2M);
+    if (level === LEVEL_2M) return new PamtEntry(this.#entries2m, index2m);
+    return new PamtEntry(this.#table4k(index2m), Math.floor((address % PAGE_2M) / PAGE_4K));
+  }
+
+  /** Forgets the 4 KiB entries of the 2 MiB range at `address`: they are all NDA again. */
+  clear4k(address: number): void {
+    this.#entries4k[Math.floor((address - this.base) / PAGE_2M)] = undefined;
+  }
+
+  /** Gives every child of the entry at `address` and `level` the same type and owner. */
+  fillChildren(address: number, level: PageLevel, type: PageType, owner: number): void {
+    const index2m = Math.floor((address - this.base) / PAGE_2M);
+    const children = level === LEVEL_1G ? this.#entries2m : this.#table4k(index2m);
+    children.types.fill(type);
+    children.owners.fill(owner / PAGE_4K);
+    children.epochs.fill(0n);
+  }
+
+  /** True when none of the 4 KiB pages of the 2 MiB range at `address` is in use, lent or reserved. */
+  is2mRangeFree(address: number): boolean {
+    const index2m = Math.floor((address - this.base) / PAGE_2M);
+    const inUse = this.#dynamic ? this.#lentFlags(index2m) : this.#table4k(index2m).types;
+    return inUse.every((value) => value === 0);
+  }
+
+  /** Dynamic PAMT: the page at `address` holds metadata, or is reserved. */
+  isLent(address: number): boolean {
+    const flags = this.#lentFlags(Math.floor((address - this.base) / PAGE_2M));
+    return flags[Math.floor((address % PAGE_2M) / PAGE_4K)] === 1;
+  }
+
+  setLent(address: number, lent: boolean): void {
+    const flags = this.#lentFlags(Math.floor((address - this.base) / PAGE_2M));
+    flags[Math.floor((address % PAGE_2M) / PAGE_4K)] = lent ? 1 : 0;
+  }
+
+  #lentFlags(index2m: number): Uint8Array {
+    const existing = this.#lent[index2m];
+    if (existing !== undefined) return existing;
+    const flags = new Uint8Array(PAMT_CHILDREN);
+    this.#fillReserved(flags, this.base + index2m * PAGE_2M, 1);
+    this.#lent[index2m] = flags;
+    return flags;
+  }
+
+  #table4k(index2m: number): EntryTable {
+    const existing = this.#entries4k[index2m];
+    if (existing !== undefined) return existing;
+    const table = new EntryTable(PAMT_CHILDREN);
+    if (!this.#dynamic) this.#fillReserved(table.types, this.base + index2m * PAGE_2M, PAGE_TYPE.RSVD);
+    this.#entries4k[index2m] = table;
+    return table;
+  }
+
+  #fillReserved(column: Uint8Array, start: number, value: number): void {
+    for (const area of this.#tdmr.reserved) {
+      const from = Math.max(0, (area.start - start) / PAGE_4K);
+      const to = Math.min(column.length, (area.end - start) / PAGE_4K);
+      if (from < to) column.fill(value, from, to);
+    }
+  }
+}

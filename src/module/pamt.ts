@@ -1,0 +1,99 @@
+/**
+ * The physical address metadata table (module facts 4): who owns every page of the TDMRs, at which size, and
+ * the locks on it.
+ *
+ * Entries are kept beside the simulated memory rather than in it, by the 1 GiB block they describe. They belong
+ * to the machine's memory all the same: they outlive the module image, and an update finds them as they were.
+ */
+import { alignDown, alignUp, PAGE_1G, PAGE_2M, PAGE_4K } from '../abi/address.ts';
+import type { PageLevel } from '../abi/page-types.ts';
+import type { PhysicalMemory } from '../machine/memory.ts';
+import { PamtBlock, type PamtEntry } from './pamt-block.ts';
+import { type PamtWalk, type WalkTarget, walkPamt } from './pamt-walk.ts';
+import { type Tdmr, tdmrAt } from './tdmr-table.ts';
+
+/** Bytes of one entry. @public */
+export const PAMT_ENTRY_SIZE = 16;
+/** 4 KiB entries that one SYS.TDMR.INIT initialises, with static and with dynamic PAMT (module facts 3). */
+const INIT_ENTRIES = 1024;
+const INIT_ENTRIES_DYNAMIC = 4096;
+
+/** Blocks that somebody looked at, by number of the 1 GiB block, for every machine's memory. */
+const CONTENTS = new WeakMap<PhysicalMemory, Map<number, PamtBlock>>();
+
+/** @public */
+export class Pamt {
+  /** TDMRs of the configuration in force, ascending. */
+  readonly tdmrs: readonly Tdmr[];
+  /** The pages' 4 KiB entries are in page pairs that the host adds and removes. */
+  readonly dynamic: boolean;
+  readonly #memory: PhysicalMemory;
+  /** The module's own KeyID, which owns the memory that holds the table. */
+  readonly #keyId: number;
+  readonly #blocks: Map<number, PamtBlock>;
+
+  constructor(memory: PhysicalMemory, tdmrs: readonly Tdmr[], keyId: number, dynamic: boolean) {
+    this.tdmrs = tdmrs;
+    this.dynamic = dynamic;
+    this.#memory = memory;
+    this.#keyId = keyId;
+    this.#blocks = CONTENTS.get(memory) ?? new Map();
+    CONTENTS.set(memory, this.#blocks);
+  }
+
+  /** The next step of a TDMR's initialisation: a fixed number of entries from `nextToInit` on. */
+  initialiseStep(tdmr: Tdmr): void {
+    const from = tdmr.nextToInit - tdmr.base;
+    const to = from + (this.dynamic ? INIT_ENTRIES_DYNAMIC : INIT_ENTRIES) * PAGE_4K;
+    if (from % PAGE_1G === 0) this.#blocks.delete(tdmr.nextToInit / PAGE_1G);
+    const bytesPer4k = this.dynamic ? 1 / 8 : PAMT_ENTRY_SIZE;
+    this.#claim(tdmr.pamt4kBase, (from / PAGE_4K) * bytesPer4k, (to / PAGE_4K) * bytesPer4k);
+    this.#claim(tdmr.pamt2mBase, (from / PAGE_2M) * PAMT_ENTRY_SIZE, (to / PAGE_2M) * PAMT_ENTRY_SIZE);
+    this.#claim(
+      tdmr.pamt1gBase,
+      Math.floor(from / PAGE_1G) * PAMT_ENTRY_SIZE,
+      Math.floor(to / PAGE_1G) * PAMT_ENTRY_SIZE,
+    );
+    tdmr.nextToInit = tdmr.base + to;
+  }
+
+  /** The block of the page at `address`, or undefined outside the initialised part of the TDMRs. */
+  block(address: number): PamtBlock | undefined {
+    const tdmr = tdmrAt(this.tdmrs, address);
+    if (tdmr === undefined || address >= tdmr.usableEnd) return undefined;
+    const base = alignDown(address, PAGE_1G);
+    const existing = this.#blocks.get(base / PAGE_1G);
+    if (existing !== undefined) return existing;
+    const block = new PamtBlock(base, tdmr, this.dynamic);
+    this.#blocks.set(base / PAGE_1G, block);
+    return block;
+  }
+
+  /**
+   * Locks the way to the page at `address`. Returns undefined outside the initialised part of the TDMRs, and
+   * TDX_OPERAND_BUSY or TDX_OPERAND_BUSY_HOST_PRIORITY where an entry is locked.
+   */
+  walk(address: number, target: WalkTarget): PamtWalk | bigint | undefined {
+    const block = this.block(address);
+    return block === undefined ? undefined : walkPamt(block, address, target);
+  }
+
+  /** The entry of a page that is known to be in an initialised block, without locking. Throws elsewhere. */
+  entry(address: number, level: PageLevel): PamtEntry {
+    const block = this.block(address);
+    if (block === undefined) throw new Error(`no page metadata for 0x${address.toString(16)}`);
+    return block.entry(address, level);
+  }
+
+  /** Blocks somebody looked at: the measure of this table's memory. */
+  get blocksInUse(): number {
+    return this.#blocks.size;
+  }
+
+  /** Takes over the pages of a PAMT area whose first entry lies in `[from, to)` of the area. */
+  #claim(area: number, from: number, to: number): void {
+    const start = alignUp(from, PAGE_4K);
+    const end = alignUp(to, PAGE_4K);
+    if (start < end) this.#memory.claim(area + start, area + end, this.#keyId);
+  }
+}
