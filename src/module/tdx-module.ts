@@ -11,6 +11,7 @@ import { KeyOwnershipTable, MAX_PKGS, WriteBackEntry } from './kot.ts';
 import type { Leaf } from './leaf.ts';
 import { SharexLock } from './locks.ts';
 import { Pamt } from './pamt.ts';
+import type { InitializedLp, PlatformSnapshot } from './platform.ts';
 import type { ModuleRelease } from './releases.ts';
 
 /** Initialisation states in their order (module facts 3). @public */
@@ -28,6 +29,10 @@ export class TdxModule implements SeamImage {
   sysState: SysState = 'SYSINIT_PENDING';
   /** Serialises the leaves that change the module's global state. */
   readonly globalLock = new SharexLock();
+  /** What SYS.INIT learnt of the platform; null before it. */
+  platform: PlatformSnapshot | null = null;
+  /** LPs on which LP.INIT is done, by LP index. */
+  readonly lps: (InitializedLp | undefined)[] = [];
   readonly kot = new KeyOwnershipTable();
   /** PHYMEM.CACHE.WB by package. */
   readonly writeBack: readonly WriteBackEntry[] = Array.from(
