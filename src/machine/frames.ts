@@ -15,6 +15,10 @@ export class FrameStore {
   readonly memory = new WebAssembly.Memory({ initial: GROWTH_WASM_PAGES, maximum: MAX_WASM_PAGES });
   /** Byte view of the whole store; replaced when the store grows, so never keep it across an allocation. */
   bytes = new Uint8Array(this.memory.buffer);
+  /** The same bytes as 16- and 32-bit words and as a view, under the same rule. */
+  words16 = new Uint16Array(this.memory.buffer);
+  words32 = new Uint32Array(this.memory.buffer);
+  view = new DataView(this.memory.buffer);
   #next = 0;
   #limit = GROWTH_WASM_PAGES * FRAMES_PER_WASM_PAGE;
   readonly #free: number[] = [];
@@ -40,6 +44,9 @@ export class FrameStore {
     }
     this.memory.grow(GROWTH_WASM_PAGES);
     this.bytes = new Uint8Array(this.memory.buffer);
+    this.words16 = new Uint16Array(this.memory.buffer);
+    this.words32 = new Uint32Array(this.memory.buffer);
+    this.view = new DataView(this.memory.buffer);
     this.#limit += GROWTH_WASM_PAGES * FRAMES_PER_WASM_PAGE;
   }
 }

@@ -97,6 +97,17 @@ export class PhysicalMemory {
     this.#claims.set(start, end, keyId);
   }
 
+  /**
+   * Byte offset in `frames` of the whole page `pfn`, for software that holds its key and works on it in place.
+   * Throws MachineCheck when a line is poisoned or belongs to another key, as reading the page would.
+   */
+  frameOf(pfn: number, keyId: number): number {
+    const page = this.#pages.get(pfn) ?? this.#createPage(pfn);
+    if (page === undefined) throw new MachineCheck(pfn * PAGE_4K, 'no memory answers');
+    if (page.owner !== keyId || page.poison !== null) this.read(pfn * PAGE_4K, PAGE_4K, keyId);
+    return page.frame;
+  }
+
   /** Owner of the line at `address`. */
   ownerAt(address: number): number {
     const page = this.#pages.get(Math.floor(address / PAGE_4K));

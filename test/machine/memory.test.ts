@@ -34,6 +34,15 @@ describe('physical memory', () => {
     expect(() => m.read(0x2000, 3, OTHER_TD)).toThrow(MachineCheck);
   });
 
+  it('lets the owner work on a page in place, and nobody else', () => {
+    const m = memory();
+    m.claim(0x2000, 0x3000, TD);
+    m.frames.words32[m.frameOf(2, TD) / 4] = 0x0403_0201;
+    expect(m.read(0x2000, 4, TD)).toEqual(Uint8Array.of(1, 2, 3, 4));
+    expect(() => m.frameOf(2, OTHER_TD)).toThrow(MachineCheck);
+    expect(() => m.frameOf((64 * MIB) / 0x1000, 0)).toThrow(MachineCheck);
+  });
+
   it('shows noise under the wrong shared key', () => {
     const m = memory();
     m.write(0x2000, new Uint8Array(CACHE_LINE).fill(7), MKTME);

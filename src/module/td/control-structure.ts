@@ -1,0 +1,116 @@
+/**
+ * A control structure of a TD (TDR, TDCS, TDVPS) where it really is: in private pages of the machine's memory, read
+ * and written in place under the structure's KeyID. Offsets are bytes from the start of the structure, numbers
+ * are little-endian.
+ */
+import { PAGE_4K, pfnOf } from '../../abi/address.ts';
+import type { PhysicalMemory } from '../../machine/memory.ts';
+import { type LockMode, releaseHpLock, tryHpLock } from '../locks.ts';
+
+const TWO_32 = 0x1_0000_0000;
+
+/** @public */
+export class ControlStructure {
+  readonly keyId: number;
+  readonly #memory: PhysicalMemory;
+  readonly #pfns: readonly number[];
+
+  /** `pages` are the addresses of the structure's pages in their order. */
+  constructor(memory: PhysicalMemory, keyId: number, pages: readonly number[]) {
+    this.keyId = keyId;
+    this.#memory = memory;
+    this.#pfns = pages.map(pfnOf);
+  }
+
+  /** Pages the structure has so far. */
+  get pageCount(): number {
+    return this.#pfns.length;
+  }
+
+  u8(offset: number): number {
+    return this.#memory.frames.bytes[this.#at(offset)]!;
+  }
+
+  setU8(offset: number, value: number): void {
+    const at = this.#at(offset);
+    this.#memory.frames.bytes[at] = value;
+  }
+
+  u16(offset: number): number {
+    const at = this.#at(offset);
+    return this.#memory.frames.view.getUint16(at, true);
+  }
+
+  setU16(offset: number, value: number): void {
+    const at = this.#at(offset);
+    this.#memory.frames.view.setUint16(at, value, true);
+  }
+
+  u32(offset: number): number {
+    const at = this.#at(offset);
+    return this.#memory.frames.view.getUint32(at, true);
+  }
+
+  setU32(offset: number, value: number): void {
+    const at = this.#at(offset);
+    this.#memory.frames.view.setUint32(at, value, true);
+  }
+
+  u64(offset: number): bigint {
+    const at = this.#at(offset);
+    return this.#memory.frames.view.getBigUint64(at, true);
+  }
+
+  setU64(offset: number, value: bigint): void {
+    const at = this.#at(offset);
+    this.#memory.frames.view.setBigUint64(at, value, true);
+  }
+
+  /** A 64-bit field that is known to stay below 2^53: addresses, counts. */
+  n64(offset: number): number {
+    return this.u32(offset + 4) * TWO_32 + this.u32(offset);
+  }
+
+  setN64(offset: number, value: number): void {
+    this.setU32(offset, value % TWO_32);
+    this.setU32(offset + 4, Math.floor(value / TWO_32));
+  }
+
+  /** True unless the byte at `offset` is zero. */
+  flag(offset: number): boolean {
+    return this.u8(offset) !== 0;
+  }
+
+  setFlag(offset: number, value: boolean): void {
+    this.setU8(offset, value ? 1 : 0);
+  }
+
+  /** A copy of `length` bytes that lie in one page. */
+  bytes(offset: number, length: number): Uint8Array {
+    const at = this.#at(offset);
+    return this.#memory.frames.bytes.slice(at, at + length);
+  }
+
+  /** Stores bytes that lie in one page. */
+  setBytes(offset: number, bytes: Uint8Array): void {
+    const at = this.#at(offset);
+    this.#memory.frames.bytes.set(bytes, at);
+  }
+
+  /** Tries the host-priority lock at `offset`: TDX_SUCCESS, TDX_OPERAND_BUSY or TDX_OPERAND_BUSY_HOST_PRIORITY. */
+  tryLock(offset: number, mode: LockMode, guest = false): bigint {
+    const at = this.#at(offset);
+    return tryHpLock(this.#memory.frames.words16, at / 2, mode, guest);
+  }
+
+  unlock(offset: number, mode: LockMode): void {
+    const at = this.#at(offset);
+    releaseHpLock(this.#memory.frames.words16, at / 2, mode);
+  }
+
+  #at(offset: number): number {
+    const pfn = this.#pfns[Math.floor(offset / PAGE_4K)];
+    if (pfn === undefined) throw new Error(`control structure has no page for offset ${offset}`);
+    return this.#memory.frameOf(pfn, this.keyId) + (offset % PAGE_4K);
+  }
+}

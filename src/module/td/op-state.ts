@@ -1,0 +1,102 @@
+/** The operation states of a TD and the leaves each allows (facts: operation state tables, release 1.5.25). */
+import { TDG, TDH } from '../../abi/leaves.ts';
+
+const STATES = [
+  'UNINITIALIZED',
+  'INITIALIZED',
+  'RUNNABLE',
+  'LIVE_EXPORT',
+  'PAUSED_EXPORT',
+  'POST_EXPORT',
+  'MEMORY_IMPORT',
+  'STATE_IMPORT',
+  'POST_IMPORT',
+  'LIVE_IMPORT',
+  'FAILED_IMPORT',
+  'START_IMPORT',
+] as const;
+
+/** @public */
+export type OpStateName = (typeof STATES)[number];
+
+/** TDCS.OP_STATE by name. @public */
+export const OP_STATE = Object.fromEntries(STATES.map((name, value) => [name, value])) as Readonly<
+  Record<OpStateName, number>
+>;
+
+function setOf(...names: readonly OpStateName[]): number {
+  return names.reduce((set, name) => set | (1 << OP_STATE[name]), 0);
+}
+
+const BUILT = setOf('INITIALIZED', 'RUNNABLE', 'LIVE_EXPORT');
+const EXPORT_STOPPED = setOf('PAUSED_EXPORT', 'POST_EXPORT');
+const IMPORT_IN_ORDER = setOf('MEMORY_IMPORT', 'STATE_IMPORT');
+const IMPORT_OUT_OF_ORDER = setOf('POST_IMPORT', 'LIVE_IMPORT');
+const WRITABLE = BUILT | IMPORT_IN_ORDER | IMPORT_OUT_OF_ORDER | setOf('FAILED_IMPORT');
+const READABLE = WRITABLE | EXPORT_STOPPED;
+const MANAGEABLE = BUILT | EXPORT_STOPPED | IMPORT_OUT_OF_ORDER;
+const INITIALIZED = setOf('INITIALIZED');
+const VCPU_ADDABLE = setOf('INITIALIZED', 'STATE_IMPORT');
+const ANY = setOf(...STATES);
+
+/** Sets of operation states, one bit each, by host leaf. A leaf that is not here has no such check. */
+const ALLOWED_BY_HOST_LEAF: ReadonlyMap<number, number> = new Map([
+  [TDH.vpEnter, setOf('RUNNABLE', 'LIVE_EXPORT', 'LIVE_IMPORT')],
+  [TDH.mngAddcx, setOf('UNINITIALIZED')],
+  [TDH.memPageAdd, INITIALIZED],
+  [TDH.memSeptAdd, BUILT | IMPORT_IN_ORDER | IMPORT_OUT_OF_ORDER],
+  [TDH.vpAddcx, VCPU_ADDABLE],
+  [TDH.memPageRelocate, MANAGEABLE],
+  [TDH.memPageAug, BUILT | setOf('LIVE_IMPORT')],
+  [TDH.memRangeBlock, MANAGEABLE],
+  [TDH.vpCreate, VCPU_ADDABLE],
+  [TDH.mngRd, READABLE],
+  [TDH.memRd, READABLE],
+  [TDH.mngWr, WRITABLE],
+  [TDH.memWr, WRITABLE],
+  [TDH.memPageDemote, MANAGEABLE],
+  [TDH.mrExtend, INITIALIZED],
+  [TDH.mrFinalize, INITIALIZED],
+  [TDH.vpFlush, ANY],
+  [TDH.mngInit, setOf('UNINITIALIZED')],
+  [TDH.vpInit, INITIALIZED],
+  [TDH.memPagePromote, MANAGEABLE],
+  [TDH.memSeptRd, READABLE],
+  [TDH.vpRd, READABLE],
+  [TDH.memPageRemove, MANAGEABLE | setOf('FAILED_IMPORT')],
+  [TDH.memSeptRemove, READABLE],
+  [TDH.memTrack, MANAGEABLE | IMPORT_IN_ORDER],
+  [TDH.memRangeUnblock, MANAGEABLE],
+  [TDH.vpWr, WRITABLE],
+  [TDH.servtdBind, setOf('UNINITIALIZED') | BUILT | IMPORT_OUT_OF_ORDER],
+  [TDH.servtdPrebind, setOf('UNINITIALIZED', 'INITIALIZED')],
+]);
+
+/** The same for guest leaves that work on another TD. */
+const ALLOWED_BY_GUEST_LEAF: ReadonlyMap<number, number> = new Map([
+  [TDG.servtdRd, ANY],
+  [TDG.servtdWr, ANY & ~EXPORT_STOPPED],
+]);
+
+const TLB_TRACKED = setOf('RUNNABLE', 'LIVE_EXPORT', 'LIVE_IMPORT');
+const IMPORTING = IMPORT_IN_ORDER | IMPORT_OUT_OF_ORDER;
+
+/** True when host leaf `leaf` may be called on a TD in `state`. @public */
+export function isHostLeafAllowed(leaf: number, state: number): boolean {
+  return (((ALLOWED_BY_HOST_LEAF.get(leaf) ?? 0) >>> state) & 1) === 1;
+}
+
+/** True when guest leaf `leaf` may work on another TD in `state`. @public */
+export function isGuestLeafAllowed(leaf: number, state: number): boolean {
+  return (((ALLOWED_BY_GUEST_LEAF.get(leaf) ?? 0) >>> state) & 1) === 1;
+}
+
+/** True when pages must be blocked and tracked before they are taken from a TD in `state`. @public */
+export function isTlbTrackingRequired(state: number): boolean {
+  return ((TLB_TRACKED >>> state) & 1) === 1;
+}
+
+/** True while a TD in `state` is being imported: pages it loses are REMOVED rather than FREE. @public */
+export function isImportInProgress(state: number): boolean {
+  return ((IMPORTING >>> state) & 1) === 1;
+}
