@@ -1,0 +1,40 @@
+/** How the kernel was built and started, as far as it matters to TDX. */
+
+/** What is known about the kernel from outside, such as from a real host's log. @public */
+export interface KernelConfigHints {
+  /** Hibernation is off for the whole boot; undefined where unknown. */
+  readonly hibernationDisabled?: boolean;
+  readonly commandLine?: string;
+}
+
+/** @public */
+export interface KernelConfig {
+  /** Hibernation could still be used: it conflicts with TDX. */
+  readonly hibernation: boolean;
+  /** Built with ACPI and suspend: S3 is then disabled when TDX is detected. */
+  readonly acpiSuspend: boolean;
+  /** CPUs brought up at boot (`maxcpus=`). */
+  readonly maxCpus: number;
+  /** `use_tdx=on` or `=off` on the command line; undefined where absent. */
+  readonly useTdx: boolean | undefined;
+}
+
+/**
+ * The configuration the hints imply. Where nothing tells about hibernation it is taken to be off: a server
+ * kernel set up for TDX has `nohibernate`.
+ * @public
+ */
+export function kernelConfig(hints: KernelConfigHints = {}): KernelConfig {
+  const options = (hints.commandLine ?? '').split(/\s+/);
+  const value = (name: string): string | undefined =>
+    options.findLast((option) => option.startsWith(`${name}=`))?.slice(name.length + 1);
+  const maxCpus = value('maxcpus');
+  const useTdx = value('use_tdx');
+  return {
+    hibernation: hints.hibernationDisabled === false && !options.includes('nohibernate'),
+    acpiSuspend: true,
+    // `maxcpus=0` means no limit to the boot CPU's bring-up but turns the others off, as `maxcpus=1` does.
+    maxCpus: maxCpus !== undefined && /^\d+$/.test(maxCpus) ? Math.max(1, Number(maxCpus)) : Infinity,
+    useTdx: useTdx === 'on' ? true : useTdx === 'off' ? false : undefined,
+  };
+}

@@ -1,0 +1,116 @@
+/** The kernel's list of physical memory, from the firmware's memory map and the SRAT. */
+import { type AddressRange, alignDown, alignUp, MIB, overlaps, PAGE_4K } from '../abi/address.ts';
+import type { E820Entry, SratEntry } from '../machine/description.ts';
+
+/** A run of memory of one node and kind, in whole pages. @public */
+export interface MemblockRegion extends AddressRange {
+  readonly node: number;
+  /** Only `ram` goes to the page allocator. */
+  readonly kind: 'ram' | 'legacy-pmem';
+}
+
+/** Memory the SRAT may leave uncovered before the kernel distrusts it and takes everything for node 0. */
+const MAX_UNCOVERED = MIB;
+
+/**
+ * Memory regions in ascending order: usable memory and legacy persistent memory, each page whole, each region on
+ * one node, adjacent equals merged. Where entries of different type overlap the non-usable one wins. An absent
+ * SRAT, or one that leaves more than 1 MiB uncovered, puts everything on node 0.
+ * @public
+ */
+export function memblockFromFirmware(
+  e820: readonly E820Entry[],
+  srat: readonly SratEntry[],
+): readonly MemblockRegion[] {
+  const ram = subtract(
+    normalize(e820.filter((entry) => entry.type === 'usable')),
+    normalize(e820.filter((entry) => entry.type !== 'usable')),
+  );
+  const nodes = coversEnough(ram, srat) ? [...srat].sort((a, b) => a.start - b.start) : [];
+  const pmem = subtract(
+    normalize(e820.filter((entry) => entry.type === 'legacy-pmem')),
+    normalize(e820.filter((entry) => entry.type !== 'legacy-pmem' && entry.type !== 'usable')),
+  );
+  return mergeMemblock([
+    ...wholePages(ram).flatMap((range) => splitByNode(range, nodes, 'ram')),
+    ...wholePages(pmem).flatMap((range) => splitByNode(range, nodes, 'legacy-pmem')),
+  ]);
+}
+
+/** Regions ascending, with adjacent ones of the same node and kind made one. @public */
+export function mergeMemblock(regions: readonly MemblockRegion[]): readonly MemblockRegion[] {
+  const merged: MemblockRegion[] = [];
+  for (const region of [...regions].sort((a, b) => a.start - b.start)) {
+    const last = merged.at(-1);
+    if (
+      last !== undefined &&
+      last.end === region.start &&
+      last.node === region.node &&
+      last.kind === region.kind
+    ) {
+      merged[merged.length - 1] = { ...last, end: region.end };
+    } else merged.push(region);
+  }
+  return merged;
+}
+
+/** Ascending disjoint ranges that cover the same addresses. */
+function normalize(ranges: readonly AddressRange[]): AddressRange[] {
+  const out: { start: number; end: number }[] = [];
+  for (const range of [...ranges].sort((a, b) => a.start - b.start)) {
+    const last = out.at(-1);
+    if (last !== undefined && range.start <= last.end) last.end = Math.max(last.end, range.end);
+    else out.push({ start: range.start, end: range.end });
+  }
+  return out;
+}
+
+/** What of the normalized `ranges` no normalized `holes` cover. */
+function subtract(ranges: readonly AddressRange[], holes: readonly AddressRange[]): AddressRange[] {
+  const out: AddressRange[] = [];
+  let first = 0;
+  for (const range of ranges) {
+    let at = range.start;
+    while (first < holes.length && holes[first]!.end <= range.start) first++;
+    for (let i = first; i < holes.length && holes[i]!.start < range.end; i++) {
+      const hole = holes[i]!;
+      if (hole.start > at) out.push({ start: at, end: hole.start });
+      at = Math.max(at, hole.end);
+    }
+    if (at < range.end) out.push({ start: at, end: range.end });
+  }
+  return out;
+}
+
+function wholePages(ranges: readonly AddressRange[]): AddressRange[] {
+  return ranges
+    .map(({ start, end }) => ({ start: alignUp(start, PAGE_4K), end: alignDown(end, PAGE_4K) }))
+    .filter(({ start, end }) => start < end);
+}
+
+function coversEnough(ram: readonly AddressRange[], srat: readonly SratEntry[]): boolean {
+  if (srat.length === 0) return false;
+  const uncovered = subtract(ram, normalize(srat)).reduce((sum, { start, end }) => sum + end - start, 0);
+  return uncovered <= MAX_UNCOVERED;
+}
+
+/** `range` cut at the borders of the ascending `nodes`; uncovered pieces belong to node 0. */
+function splitByNode(
+  range: AddressRange,
+  nodes: readonly SratEntry[],
+  kind: MemblockRegion['kind'],
+): MemblockRegion[] {
+  const out: MemblockRegion[] = [];
+  let at = range.start;
+  const take = (end: number, node: number): void => {
+    if (end > at) out.push({ start: at, end, node, kind });
+    at = Math.max(at, end);
+  };
+  for (const entry of nodes) {
+    if (!overlaps(entry, { start: at, end: range.end })) continue;
+    take(alignUp(entry.start, PAGE_4K), 0);
+    take(Math.min(alignDown(entry.end, PAGE_4K), range.end), entry.node);
+  }
+  take(range.end, 0);
+  return out;
+}

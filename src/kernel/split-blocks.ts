@@ -1,0 +1,200 @@
+/**
+ * Page bitmaps of the 4 MiB blocks of a zone that are neither wholly free nor wholly used. One block is 1024
+ * bits in a slab that grows by doubling; a 16-bit mask per block says which buddy orders have a free chunk in it.
+ */
+
+/** log2 of the pages in a block, which is also the largest buddy order. @internal */
+export const BLOCK_ORDER = 10;
+/** Pages in a block: 4 MiB. @internal */
+export const BLOCK_PAGES = 1 << BLOCK_ORDER;
+
+const WORDS = BLOCK_PAGES / 32;
+const FIRST_CAPACITY = 64;
+
+/** @internal */
+export class SplitBlocks {
+  #free = new Uint32Array(FIRST_CAPACITY * WORDS);
+  /** Bit k: some free chunk of order k is not part of a larger free chunk. */
+  #orders = new Uint16Array(FIRST_CAPACITY);
+  #freePages = new Uint16Array(FIRST_CAPACITY);
+  readonly #slots = new Map<number, number>();
+  readonly #blockOf: number[] = [];
+  readonly #recycled: number[] = [];
+  /** No slot below `#hints[k]` has a chunk of order k. */
+  readonly #hints = new Uint32Array(BLOCK_ORDER);
+
+  has(block: number): boolean {
+    return this.#slots.has(block);
+  }
+
+  /** Blocks held, with their free pages as counted from the bitmaps. */
+  *counted(): IterableIterator<{ readonly block: number; readonly freePages: number }> {
+    for (const [block, slot] of this.#slots) yield { block, freePages: this.#popcount(slot) };
+  }
+
+  get size(): number {
+    return this.#slots.size;
+  }
+
+  /** Starts tracking `block`, all pages used or all free. */
+  add(block: number, free: boolean): void {
+    const slot = this.#recycled.pop() ?? this.#blockOf.length;
+    if (slot === this.#orders.length) this.#grow();
+    this.#blockOf[slot] = block;
+    this.#slots.set(block, slot);
+    this.#free.fill(free ? 0xffff_ffff : 0, slot * WORDS, (slot + 1) * WORDS);
+    this.#freePages[slot] = free ? BLOCK_PAGES : 0;
+    this.#orders[slot] = 0;
+  }
+
+  remove(block: number): void {
+    const slot = this.#slots.get(block)!;
+    this.#slots.delete(block);
+    this.#orders[slot] = 0;
+    this.#recycled.push(slot);
+  }
+
+  freePagesIn(block: number): number {
+    return this.#freePages[this.#slots.get(block)!]!;
+  }
+
+  /** True when all `count` pages from `from` on are in the wanted state. */
+  allAre(block: number, from: number, count: number, free: boolean): boolean {
+    const base = this.#slots.get(block)! * WORDS;
+    let matches = true;
+    forEachWord(from, count, (word, mask) => {
+      const bits = this.#free[base + word]! & mask;
+      if ((free ? bits >>> 0 !== mask >>> 0 : bits !== 0) === true) matches = false;
+    });
+    return matches;
+  }
+
+  isFree(block: number, page: number): boolean {
+    return this.#bit(this.#slots.get(block)!, page);
+  }
+
+  /** Marks pages free or used. They must have been in the other state. */
+  mark(block: number, from: number, count: number, free: boolean): void {
+    if (!this.allAre(block, from, count, !free)) {
+      throw new Error(
+        `pages ${from}..${from + count} of block ${block} are ${free ? 'free' : 'used'} already`,
+      );
+    }
+    const slot = this.#slots.get(block)!;
+    const base = slot * WORDS;
+    forEachWord(from, count, (word, mask) => {
+      const index = base + word;
+      this.#free[index] = free ? this.#free[index]! | mask : this.#free[index]! & ~mask;
+    });
+    this.#freePages[slot] = this.#freePages[slot]! + (free ? count : -count);
+    this.#refreshOrders(slot);
+  }
+
+  /** Pages of `block` that are in the runs of free pages, as [from, count]. */
+  freeRuns(block: number, from: number, count: number): readonly (readonly [from: number, count: number])[] {
+    const slot = this.#slots.get(block)!;
+    const runs: [number, number][] = [];
+    for (let page = from; page < from + count; page++) {
+      if (!this.#bit(slot, page)) continue;
+      const last = runs.at(-1);
+      if (last !== undefined && last[0] + last[1] === page) last[1]++;
+      else runs.push([page, 1]);
+    }
+    return runs;
+  }
+
+  /** The lowest-numbered chunk of the smallest order that is at least `order`; undefined when no block has one. */
+  find(order: number): { readonly block: number; readonly page: number } | undefined {
+    for (let k = order; k < BLOCK_ORDER; k++) {
+      const slots = this.#blockOf.length;
+      let slot = this.#hints[k]!;
+      while (slot < slots && ((this.#orders[slot]! >>> k) & 1) === 0) slot++;
+      this.#hints[k] = slot;
+      if (slot < slots) return { block: this.#blockOf[slot]!, page: this.#chunkIn(slot, k) };
+    }
+    return undefined;
+  }
+
+  #chunkIn(slot: number, order: number): number {
+    const size = 1 << order;
+    for (let page = 0; page < BLOCK_PAGES; page += size) {
+      if (this.#chunkFree(slot, page, size) && !this.#chunkFree(slot, page ^ size, size)) return page;
+    }
+    throw new Error(`block ${this.#blockOf[slot]} claims a free chunk of order ${order} and has none`);
+  }
+
+  #chunkFree(slot: number, page: number, size: number): boolean {
+    const base = slot * WORDS;
+    if (size < 32) {
+      const mask = ((1 << size) - 1) << (page & 31);
+      return (this.#free[base + (page >>> 5)]! & mask) === mask;
+    }
+    for (let word = page >>> 5; word < (page + size) >>> 5; word++) {
+      if (this.#free[base + word] !== 0xffff_ffff) return false;
+    }
+    return true;
+  }
+
+  #bit(slot: number, page: number): boolean {
+    return ((this.#free[slot * WORDS + (page >>> 5)]! >>> (page & 31)) & 1) === 1;
+  }
+
+  #refreshOrders(slot: number): void {
+    let orders = 0;
+    let fullWords = 0;
+    for (let word = 0; word < WORDS; word++) {
+      const bits = this.#free[slot * WORDS + word]!;
+      if (bits === 0xffff_ffff) fullWords |= 1 << word;
+      else if (bits !== 0) orders |= chunkOrders(bits);
+    }
+    orders |= chunkOrders(fullWords) << 5;
+    this.#orders[slot] = orders;
+    for (let k = 0; k < BLOCK_ORDER; k++) {
+      if (((orders >>> k) & 1) === 1 && slot < this.#hints[k]!) this.#hints[k] = slot;
+    }
+  }
+
+  #popcount(slot: number): number {
+    let pages = 0;
+    for (let page = 0; page < BLOCK_PAGES; page++) if (this.#bit(slot, page)) pages++;
+    return pages;
+  }
+
+  #grow(): void {
+    const capacity = this.#orders.length * 2;
+    this.#free = resized(new Uint32Array(capacity * WORDS), this.#free);
+    this.#orders = resized(new Uint16Array(capacity), this.#orders);
+    this.#freePages = resized(new Uint16Array(capacity), this.#freePages);
+  }
+}
+
+function resized<T extends Uint16Array | Uint32Array>(larger: T, old: T): T {
+  larger.set(old);
+  return larger;
+}
+
+/** Orders 0..4 that have a maximal aligned run of ones in a 32-bit word; bit 5 when the word is all ones. */
+function chunkOrders(word: number): number {
+  let orders = 0;
+  let runs = word;
+  // At level k a set bit stands for a run of 2^k ones that starts at its position.
+  for (let k = 0, size = 1; k < 5; k++, size *= 2) {
+    const pairs = runs & (runs >>> size) & PAIR_STARTS[k]!;
+    if ((runs & ~(pairs | (pairs << size))) !== 0) orders |= 1 << k;
+    runs = pairs;
+  }
+  return runs !== 0 ? orders | (1 << 5) : orders;
+}
+
+/** Positions where an aligned run of 2, 4, 8, 16 and 32 bits may start. */
+const PAIR_STARTS = [0x5555_5555, 0x1111_1111, 0x0101_0101, 0x0001_0001, 0x0000_0001] as const;
+
+/** Visits the 32-bit words that hold pages `[from, from + count)` with the mask of those pages. */
+function forEachWord(from: number, count: number, visit: (word: number, mask: number) => void): void {
+  for (let page = from; page < from + count; ) {
+    const bit = page & 31;
+    const width = Math.min(32 - bit, from + count - page);
+    visit(page >>> 5, width === 32 ? 0xffff_ffff : ((1 << width) - 1) << bit);
+    page += width;
+  }
+}
