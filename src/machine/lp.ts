@@ -10,6 +10,9 @@ import { cpuidKeys } from './platform.ts';
 const NO_CPUID: CpuidResult = [0, 0, 0, 0];
 /** Topology leaves: they echo the subleaf in ECX and give the LP's own x2APIC id in EDX. */
 const TOPOLOGY_LEAVES: ReadonlySet<number> = new Set([0xb, 0x1f]);
+/** CPUID leaf of the time-stamp counter: ratio to the crystal clock and its frequency. */
+const TSC_LEAF = 0x15;
+const NS_PER_SECOND = 1_000_000_000n;
 
 /** @public */
 export class LogicalProcessor {
@@ -27,6 +30,8 @@ export class LogicalProcessor {
   cr4Vmxe = false;
   /** MSRs that differ on this LP from the machine's. */
   readonly msrs = new Map<number, bigint>();
+  /** What RDTSC returns; null for a counter that follows the virtual clock. */
+  fixedTsc: bigint | null = null;
 
   constructor(machine: Machine, index: number, apicId: number, pkg: Package, node: number) {
     this.machine = machine;
@@ -78,6 +83,14 @@ export class LogicalProcessor {
       throw new CpuException(VECTOR_GP, `WRMSR of absent MSR 0x${address.toString(16)}`);
     }
     this.msrs.set(address, value);
+  }
+
+  /** RDTSC. */
+  rdtsc(): bigint {
+    if (this.fixedTsc !== null) return this.fixedTsc;
+    const [denominator, numerator, crystalHz] = this.cpuid(TSC_LEAF);
+    const ticksPerSecond = (BigInt(crystalHz) * BigInt(numerator)) / BigInt(denominator || 1);
+    return (BigInt(Math.floor(this.machine.clock.nowNs)) * ticksPerSecond) / NS_PER_SECOND;
   }
 
   /** A load by host software. Throws MachineCheck. */
