@@ -1,11 +1,16 @@
 /** A powered-on machine: the description made live. It knows nothing of TDX policy. */
 import { type AddressRange, contains, overlaps } from '../abi/address.ts';
 import { VirtualClock } from './clock.ts';
-import { type MachineDescription, type MemoryRange, PARTIAL_WRITE_ERRATUM } from './description.ts';
+import {
+  keyIdBits,
+  type MachineDescription,
+  type MemoryRange,
+  PARTIAL_WRITE_ERRATUM,
+} from './description.ts';
 import { LogicalProcessor } from './lp.ts';
 import { PhysicalMemory } from './memory.ts';
 import { Package } from './package.ts';
-import { type CpuidTable, cpuidTable, keyIdBits, MSR, msrTable } from './platform.ts';
+import { type CpuidTable, cpuidTable, MSR, mcheckInfo, msrTable } from './platform.ts';
 import { EntropySource } from './random.ts';
 import { Seam } from './seam.ts';
 
@@ -47,9 +52,9 @@ export class Machine {
     this.cpuid = cpuidTable(description);
     this.msrs = msrTable(description);
     if (description.keyIds === null) this.absentMsrs.add(MSR.MKTME_KEYID_PARTITIONING);
-    this.seam = new Seam(description.seamrr !== null);
+    this.seam = new Seam(description.seamrr !== null, mcheckInfo(description, this.cpuid));
     this.partialWriteErratum = PARTIAL_WRITE_ERRATUM.has(description.cpuModel);
-    this.keyIdStartBit = description.physicalAddressBits - keyIdBits(description);
+    this.keyIdStartBit = description.physicalAddressBits - keyIdBits(description.keyIds);
     this.cmrs = description.cmrs;
     this.#memoryRanges = description.memory.filter((range) => range.state === 'present');
     this.memory = new PhysicalMemory({

@@ -1,7 +1,8 @@
 /** The CPUID and MSR tables of a machine, made from its description. */
 import { type AddressRange, hex, overlaps } from '../abi/address.ts';
-import type { MachineDescription } from './description.ts';
+import { keyIdBits, type MachineDescription } from './description.ts';
 import { type CpuidResult, NATIVE_CPUID, NATIVE_MSRS } from './native-platform.ts';
+import type { McheckInfo } from './seam.ts';
 
 /** MSR addresses the host side and the module read by name. @public */
 export const MSR = {
@@ -29,12 +30,6 @@ const SMRR_VALID = 1n << 11n;
 /** CPUID by `leaf.subleaf`, with `*` for any subleaf. @public */
 export type CpuidTable = Map<string, CpuidResult>;
 
-/** Bits of the physical address that carry a KeyID on this machine. @public */
-export function keyIdBits(description: MachineDescription): number {
-  const keys = description.keyIds;
-  return keys === null ? 0 : Math.ceil(Math.log2(keys.mktme + keys.tdx + 1));
-}
-
 /** @public */
 export function cpuidTable(description: MachineDescription): CpuidTable {
   const table: CpuidTable = new Map(Object.entries(NATIVE_CPUID));
@@ -49,7 +44,7 @@ export function msrTable(description: MachineDescription): Map<number, bigint> {
   const msrs = new Map(Object.entries(NATIVE_MSRS).map(([address, value]) => [Number(address), value]));
   const { keyIds, seamrr } = description;
   if (keyIds !== null) {
-    const bits = BigInt(keyIdBits(description));
+    const bits = BigInt(keyIdBits(keyIds));
     msrs.set(MSR.MKTME_KEYID_PARTITIONING, BigInt(keyIds.mktme) | (BigInt(keyIds.tdx) << 32n));
     msrs.set(MSR.TME_CAPABILITY, TME_ALGORITHMS | (bits << 32n) | (((1n << bits) - 1n) << 36n));
     const privateBits = BigInt(Math.ceil(Math.log2(Math.max(keyIds.tdx, 1))));
@@ -65,6 +60,14 @@ export function msrTable(description: MachineDescription): Map<number, bigint> {
     msrs.set(MSR.SEAMRR_MASK, (widthMask & ~BigInt(seamrr.end - seamrr.start - 1)) | SEAMRR_LOCKED_ENABLED);
   }
   return msrs;
+}
+
+/** What MCHECK finds on the machine: TDX with owner bits only, and both pairs of SMM range registers. @public */
+export function mcheckInfo(description: MachineDescription, cpuid: CpuidTable): McheckInfo {
+  const present = description.processors.filter((cpu) => cpu.present);
+  const [fms] = cpuid.get('1.*')!;
+  const packageFms = Array.from(new Set(present.map((cpu) => cpu.package)), () => fms);
+  return { lps: present.length, packageFms, integrity: false, smrr2: true };
 }
 
 /** Key of a leaf that answers alike for every subleaf, and of one subleaf. @public */

@@ -17,6 +17,18 @@ export interface HandoffInfo {
   pages: number;
 }
 
+/** What MCHECK measured at power-on and leaves for the module; later hot-plug does not change it. @public */
+export interface McheckInfo {
+  /** Logical processors. */
+  lps: number;
+  /** CPUID(1).EAX of every package. */
+  packageFms: readonly number[];
+  /** TDX keeps a MAC with every line (cryptographic integrity), not only the owner bit. */
+  integrity: boolean;
+  /** The second pair of SMM range registers counts, where MTRRCAP announces it. */
+  smrr2: boolean;
+}
+
 /** Looks at every SEAMCALL: once before it executes and once after. @public */
 export interface SeamcallObserver {
   before(lp: LogicalProcessor): void;
@@ -36,7 +48,8 @@ export class Seam {
   loaderBusy = false;
   /** SEAMOPS leaves the CPU supports, one bit each. */
   seamopsCapabilities = ALL_SEAMOPS;
-  handoff: HandoffInfo = { moduleHv: 1, minUpdateHv: 0, noDowngrade: false, pages: 14 };
+  handoff: HandoffInfo = { moduleHv: 1, minUpdateHv: 0, noDowngrade: true, pages: 14 };
+  mcheck: McheckInfo;
   /** Contents of the hand-off data region, which survives the replacement of the module. */
   handoffData = new Uint8Array(0);
   /** Number of SEAMCALLs that reached software in SEAM mode. */
@@ -45,8 +58,9 @@ export class Seam {
   /** Fault point: a status returned instead of executing the call, or undefined to execute it. */
   fault: ((lp: LogicalProcessor, callIndex: number) => bigint | undefined) | null = null;
 
-  constructor(enabled: boolean) {
+  constructor(enabled: boolean, mcheck: McheckInfo) {
     this.enabled = enabled;
+    this.mcheck = mcheck;
   }
 
   /** Enters the software that RAX bit 63 selects; false for VMFailInvalid. */
