@@ -52,6 +52,11 @@ export interface KeyIdPartition {
   readonly tdx: number;
 }
 
+/** Bits of the physical address that carry a KeyID under this partition. @public */
+export function keyIdBits(keys: KeyIdPartition | null): number {
+  return keys === null ? 0 : Math.ceil(Math.log2(keys.mktme + keys.tdx + 1));
+}
+
 /** P-SEAMLDR as the BIOS loaded it. @public */
 export interface SeamLoaderDescription {
   readonly version: string;
