@@ -38,7 +38,7 @@ export function samplePlatform(lp: LogicalProcessor): HardwareSample | bigint {
 
   const capabilities = sampleCapabilities(sample, earlyStepping);
   if (capabilities !== STATUS.TDX_SUCCESS) return capabilities;
-  const misc = lp.rdmsr(MISC_ENABLE.address);
+  const misc = sample.read(MISC_ENABLE.address);
   if ((misc & LIMIT_CPUID_MAXVAL) !== 0n) return STATUS.TDX_LIMIT_CPUID_MAXVAL_SET;
   if (!meets(misc, MISC_ENABLE)) return incorrectMsr(MISC_ENABLE.address);
   const cpu = sampleCpuid(lp, fms, earlyStepping);

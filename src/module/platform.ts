@@ -1,6 +1,7 @@
 /** What TDH.SYS.INIT learns of the platform: the snapshot that LP.INIT compares with and later leaves read. */
 import type { AddressRange } from '../abi/address.ts';
 import type { CpuidQuad } from '../abi/cpuid-policy.ts';
+import type { HandoffInfo } from '../machine/seam.ts';
 
 /** Subleaf operand of CPUID for a leaf without subleaves; the module passes it in ECX (docs/rules/sys-init.md). @public */
 export const NO_SUBLEAF = 0xffff_ffff;
@@ -102,13 +103,15 @@ export interface PlatformSnapshot extends CpuFacts, KeyIdLayout, FixedMasks {
   readonly fms: number;
   /** One of the first Granite Rapids steppings, which lack what some checks ask for. */
   readonly earlyStepping: boolean;
-  /** Sampled MSRs by address; every one of them must read the same on every LP. */
+  /** Sampled MSRs by address; all but MISC_ENABLE must read the same on every LP. */
   readonly msrs: ReadonlyMap<number, bigint>;
   readonly vmx: VmxControls;
   /** The same for the VMCS of a TD's L2 VM. */
   readonly vmxL2: VmxControls;
   /** Bitmap of the SEAMOPS leaves. */
   readonly seamCapabilities: number;
+  /** Hand-off versions and pages, as the loader gave them to SYS.INIT. */
+  readonly handoff: Readonly<HandoffInfo>;
   /** Physical address, KeyID bits included, of the line for fatal-error details; null where none was asked for. */
   readonly fatalInfoHpa: bigint | null;
 }

@@ -56,6 +56,7 @@ function initialize(module: TdxModule, lp: LogicalProcessor, fatalInfo: bigint |
     ...hardware,
     ...fixedMasks(module.release, hardware),
     seamCapabilities,
+    handoff: { ...seam.handoff },
     fatalInfoHpa,
   };
   module.sysState = 'SYSINIT_DONE';
