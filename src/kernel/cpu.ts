@@ -1,6 +1,9 @@
 /** What the kernel keeps per logical processor. */
 import type { LogicalProcessor } from '../machine/lp.ts';
 
+/** Virtual duration of a WBINVD that all CPUs execute at the same time. */
+const WBINVD_NS = 2_000_000;
+
 /** @public */
 export class Cpu {
   readonly lp: LogicalProcessor;
@@ -50,5 +53,7 @@ export function wbinvd(cpu: Cpu): void {
 
 /** WBINVD on every online CPU, as before handing memory to the module and after taking it back. @public */
 export function wbinvdAll(cpus: readonly Cpu[]): void {
-  for (const cpu of onlineCpus(cpus)) wbinvd(cpu);
+  const online = onlineCpus(cpus);
+  online[0]?.lp.machine.clock.advance(WBINVD_NS);
+  for (const cpu of online) wbinvd(cpu);
 }

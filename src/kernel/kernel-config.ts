@@ -5,6 +5,8 @@ export interface KernelConfigHints {
   /** Hibernation is off for the whole boot; undefined where unknown. */
   readonly hibernationDisabled?: boolean;
   readonly commandLine?: string;
+  /** Built with ACPI and suspend; default true. */
+  readonly acpiSuspend?: boolean;
 }
 
 /** @public */
@@ -32,8 +34,8 @@ export function kernelConfig(hints: KernelConfigHints = {}): KernelConfig {
   const useTdx = value('use_tdx');
   return {
     hibernation: hints.hibernationDisabled === false && !options.includes('nohibernate'),
-    acpiSuspend: true,
-    // `maxcpus=0` means no limit to the boot CPU's bring-up but turns the others off, as `maxcpus=1` does.
+    acpiSuspend: hints.acpiSuspend ?? true,
+    // The boot CPU is always up: `maxcpus=0` turns the others off, as `maxcpus=1` does.
     maxCpus: maxCpus !== undefined && /^\d+$/.test(maxCpus) ? Math.max(1, Number(maxCpus)) : Infinity,
     useTdx: useTdx === 'on' ? true : useTdx === 'off' ? false : undefined,
   };

@@ -1,5 +1,5 @@
 /** Reserved areas of a TDMR: what in it is no TDX memory, and where PAMTs lie (Linux host rules 1.4 step 3). */
-import { type AddressRange, alignDown, alignUp, formatRange, overlaps, PAGE_4K } from '../abi/address.ts';
+import { type AddressRange, formatRange, isAligned, overlaps, PAGE_4K } from '../abi/address.ts';
 import { KernelError } from '../abi/errno.ts';
 
 /** One reserved area, by absolute addresses; the TDMR_INFO holds its offset from the TDMR's base. @public */
@@ -24,10 +24,26 @@ export function holesIn(tdmr: AddressRange, memory: readonly AddressRange[]): re
   return holes;
 }
 
+/** Every reserved area `tdmr` needs, ascending, whatever the limit; `pamts` are the PAMTs of all TDMRs. @public */
+export function neededReservedAreas(
+  tdmr: AddressRange,
+  memory: readonly AddressRange[],
+  pamts: readonly AddressRange[],
+): readonly ReservedArea[] {
+  const holes = holesIn(tdmr, memory).map((hole) => ({ ...hole, why: 'hole' as const }));
+  const inside = pamts
+    .filter((pamt) => overlaps(pamt, tdmr))
+    .map((pamt) => ({
+      start: Math.max(pamt.start, tdmr.start),
+      end: Math.min(pamt.end, tdmr.end),
+      why: 'pamt' as const,
+    }));
+  return [...holes, ...inside].sort((a, b) => a.start - b.start);
+}
+
 /**
- * Reserved areas of one TDMR, ascending. `memory` decides what is a hole; `pamts` are the PAMTs of all TDMRs.
- * Throws EINVAL for a hole that is not made of whole pages, ENOSPC when there are more areas than `limit`; both
- * reasons carry the TDMR, its holes and PAMTs, and the limit.
+ * The reserved areas of one TDMR. Throws EINVAL for one that is not made of whole pages, ENOSPC when there are
+ * more than `limit`; both reasons carry the TDMR, its holes and PAMTs, and the limit.
  * @public
  */
 export function reservedAreas(
@@ -37,14 +53,11 @@ export function reservedAreas(
   limit: number,
   warn: (text: string, code: string) => void,
 ): readonly ReservedArea[] {
-  const holes = holesIn(tdmr, memory);
-  const inside = pamts
-    .filter((pamt) => overlaps(pamt, tdmr))
-    .map((pamt) => ({ start: Math.max(pamt.start, tdmr.start), end: Math.min(pamt.end, tdmr.end) }));
-  const areas: ReservedArea[] = [
-    ...holes.map((hole) => ({ ...hole, why: 'hole' as const })),
-    ...inside.map((pamt) => ({ ...pamt, why: 'pamt' as const })),
-  ].sort((a, b) => a.start - b.start);
+  const areas = neededReservedAreas(tdmr, memory, pamts);
+  const rangesOf = (why: ReservedArea['why']): AddressRange[] =>
+    areas.filter((area) => area.why === why).map(({ start, end }) => ({ start, end }));
+  const holes = rangesOf('hole');
+  const inside = rangesOf('pamt');
   const data = {
     tdmr: { start: tdmr.start, end: tdmr.end },
     limit,
@@ -52,11 +65,9 @@ export function reservedAreas(
     holes,
     pamts: inside,
   };
-  const split = holes.find(
-    ({ start, end }) => alignDown(start, PAGE_4K) !== start || alignUp(end, PAGE_4K) !== end,
-  );
+  const split = areas.find(({ start, end }) => !isAligned(start, PAGE_4K) || !isAligned(end, PAGE_4K));
   if (split !== undefined) {
-    const text = `TDMR ${formatRange(tdmr)}: the hole ${formatRange(split)} is not made of whole pages`;
+    const text = `TDMR ${formatRange(tdmr)}: reserved area ${formatRange(split)} is not made of whole pages`;
     throw new KernelError('EINVAL', 'reserved-area-unaligned', text, data);
   }
   if (areas.length > limit) {
@@ -71,10 +82,8 @@ export function reservedAreas(
   }
   for (let i = 1; i < areas.length; i++) {
     if (!overlaps(areas[i - 1]!, areas[i]!)) continue;
-    warn(
-      `TDMR ${formatRange(tdmr)}: reserved areas ${formatRange(areas[i - 1]!)} and ${formatRange(areas[i]!)} overlap`,
-      'reserved-areas-overlap',
-    );
+    const pair = `${formatRange(areas[i - 1]!)} and ${formatRange(areas[i]!)}`;
+    warn(`TDMR ${formatRange(tdmr)}: reserved areas ${pair} overlap`, 'reserved-areas-overlap');
   }
   return areas;
 }

@@ -1,0 +1,300 @@
+/** The host kernel as far as TDX goes: what faces, KVM and the lab see of it. */
+import type { AddressRange } from '../abi/address.ts';
+import { KernelError, type Reason } from '../abi/errno.ts';
+import type { Machine } from '../machine/machine.ts';
+import { PageAllocator } from './allocator.ts';
+import { Cpu, onlineCpus } from './cpu.ts';
+import { TdxCpuState } from './cpu-hotplug.ts';
+import { type Detection, detectTdx } from './detect.ts';
+import { type EnabledTdx, enableTdx } from './enable.ts';
+import { MemoryHotplug } from './hotplug.ts';
+import { type KernelConfig, type KernelConfigHints, kernelConfig } from './kernel-config.ts';
+import { KeyIdPool } from './keyid-pool.ts';
+import { LogRing } from './log.ts';
+import { type MemblockRegion, memblockFromFirmware } from './memblock.ts';
+import type { TdxMemoryBlock } from './memlist.ts';
+import { type MemoryBlock, memoryBlocks } from './memory-blocks.ts';
+import { checkGoingOnline, type MemoryNotifiers } from './memory-notifier.ts';
+import { DEFAULT_POLICY, type KernelPolicy } from './policy.ts';
+import type { SchedulingPoint } from './scheduling.ts';
+import { type Stage, StageList } from './stages.ts';
+import type { TdxSysinfo } from './sysinfo.ts';
+import type { Tdmr } from './tdmr.ts';
+import { prepareVmx } from './vmx.ts';
+
+/** @public */
+export interface HostKernelOptions {
+  readonly policy?: Partial<KernelPolicy>;
+  readonly hints?: KernelConfigHints;
+}
+
+/** Whether the module is initialised. `error` is final for this boot. @public */
+export type TdxState = 'uninitialized' | 'initialized' | 'error';
+
+/** @public */
+export class HostKernel {
+  readonly machine: Machine;
+  readonly config: KernelConfig;
+  readonly log: LogRing;
+  readonly cpus: Cpu[];
+  readonly allocator: PageAllocator;
+  readonly hotplug: MemoryHotplug;
+  /** The lab's scheduler, called at every scheduling point. */
+  schedule: SchedulingPoint | null = null;
+  #policy: KernelPolicy;
+  #detection: Detection | null = null;
+  #sysinfo: TdxSysinfo | null = null;
+  #enabled: EnabledTdx | null = null;
+  #keyIds = new KeyIdPool(0, 0);
+  #state: TdxState = 'uninitialized';
+  /** An initialisation under way, which further callers wait for. */
+  #running: Promise<EnabledTdx> | null = null;
+  readonly #stages = new StageList();
+  readonly #cpuState: TdxCpuState;
+
+  constructor(machine: Machine, options: HostKernelOptions = {}) {
+    this.machine = machine;
+    this.config = kernelConfig(options.hints);
+    const optedIn = this.config.useTdx ?? DEFAULT_POLICY.optedIn;
+    this.#policy = { ...DEFAULT_POLICY, optedIn, ...options.policy };
+    this.log = new LogRing(machine.clock);
+    this.cpus = machine.lps.map((lp) => new Cpu(lp));
+    const { e820, srat } = machine.description;
+    const memblock = memblockFromFirmware(e820, srat);
+    this.allocator = new PageAllocator(memblock);
+    this.hotplug = new MemoryHotplug(memblock, this.allocator, this.log, () => ({
+      memlist: this.memlist,
+      policy: this.#policy.hotplug,
+    }));
+    this.#cpuState = new TdxCpuState(this.log);
+  }
+
+  get policy(): KernelPolicy {
+    return this.#policy;
+  }
+
+  get state(): TdxState {
+    return this.#state;
+  }
+
+  get stages(): readonly Stage[] {
+    return this.#stages.list;
+  }
+
+  /** What early detection found; null where TDX is off. */
+  get detection(): Detection | null {
+    return this.#detection;
+  }
+
+  /** Everything the module reported, frozen; null until it was asked. Known even when a later stage failed. */
+  get sysinfo(): TdxSysinfo | null {
+    return this.#sysinfo;
+  }
+
+  /** KeyIDs for guests; an empty pool where TDX is off. */
+  get keyIds(): KeyIdPool {
+    return this.#keyIds;
+  }
+
+  /** TDMRs of the initialised module; none before. */
+  get tdmrs(): readonly Tdmr[] {
+    return this.#enabled?.tdmrs ?? [];
+  }
+
+  /** TDX memory, fixed by initialisation; empty before. */
+  get memlist(): readonly TdxMemoryBlock[] {
+    return this.#enabled?.memlist ?? [];
+  }
+
+  /** What initialisation made; null before and after a failure. */
+  get enabled(): EnabledTdx | null {
+    return this.#enabled;
+  }
+
+  get memblock(): readonly MemblockRegion[] {
+    return this.hotplug.memblock;
+  }
+
+  get memoryNotifiers(): MemoryNotifiers {
+    return this.hotplug.notifiers;
+  }
+
+  /** Changes a knob. Throws EBUSY for one that initialisation has used already; hot-plug may change any time. */
+  setPolicy<K extends keyof KernelPolicy>(knob: K, value: KernelPolicy[K]): void {
+    if (knob !== 'hotplug' && (this.#state !== 'uninitialized' || this.#running !== null)) {
+      throw new KernelError(
+        'EBUSY',
+        'policy-in-use',
+        `the knob ${knob} cannot change once TDX initialisation has begun`,
+        { knob },
+      );
+    }
+    this.#policy = { ...this.#policy, [knob]: value };
+  }
+
+  /**
+   * Boots: CPUs, detection, and under the policies `boot` and (opted in) `opt-in` initialisation. A kernel boots
+   * without TDX too: what went wrong is in `stages` and in the log.
+   */
+  async boot(): Promise<void> {
+    for (const cpu of this.cpus.slice(0, this.config.maxCpus)) cpu.online = true;
+    for (const cpu of this.cpus) prepareVmx(cpu, this.allocator);
+    this.machine.onAcpiEvent((event) => {
+      if (event.type === 'memory-add') this.hotplug.added(event.range);
+      else if (event.type === 'memory-remove') this.hotplug.removed(event.range);
+      else this.#cpuAdded(new Cpu(event.lp));
+    });
+    const notifier = (range: AddressRange): void =>
+      checkGoingOnline(range, this.memlist, this.#policy.hotplug);
+    try {
+      const { lp } = this.cpus[0]!;
+      const register = (): void => this.memoryNotifiers.register(notifier);
+      this.#detection = await this.#stages.run('detect', () =>
+        detectTdx(lp, this.config, register, this.log),
+      );
+      const { start, count } = this.#detection.guestKeyIds;
+      this.#keyIds = new KeyIdPool(start, count);
+      if (this.#enablesAtBoot()) await this.enableTdx();
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+    }
+  }
+
+  /**
+   * Initialises the module, once: callers that come meanwhile share the outcome, later ones get it again. Throws
+   * ENODEV where TDX is off or not opted in, the failing stage's errno the first time and EINVAL after that.
+   */
+  enableTdx(): Promise<EnabledTdx> {
+    this.#running ??= this.#enableOnce().finally(() => {
+      this.#running = null;
+    });
+    return this.#running;
+  }
+
+  /** What a first user such as KVM calls. Under `first-user` it initialises; otherwise it throws ENODEV unless done. */
+  async getTdx(): Promise<TdxSysinfo> {
+    if (this.#state === 'uninitialized' && this.#policy.enable === 'first-user') await this.enableTdx();
+    if (this.#enabled === null || this.#sysinfo === null) {
+      const why = this.#whyOff();
+      throw new KernelError('ENODEV', 'tdx-not-initialized', `TDX is not available: ${why.text}`, { why });
+    }
+    return this.#sysinfo;
+  }
+
+  /** Brings a CPU up. Throws EINVAL for one that is online or absent, or what TDX's online callback throws. */
+  async cpuOnline(index: number): Promise<void> {
+    const cpu = this.#cpu(index, false);
+    await this.schedule?.('cpu-online');
+    this.#cpuState.online(cpu);
+    cpu.online = true;
+  }
+
+  /** Takes a CPU down. Throws EINVAL for one that is offline or absent, EBUSY where TDX or the kernel needs it. */
+  async cpuOffline(index: number): Promise<void> {
+    const cpu = this.#cpu(index, true);
+    await this.schedule?.('cpu-offline');
+    if (onlineCpus(this.cpus).length === 1) {
+      throw new KernelError('EBUSY', 'last-cpu', `CPU ${index} is the last one online`, { cpu: index });
+    }
+    this.#cpuState.offline(cpu, this.cpus, this.#keyIds);
+    cpu.online = false;
+  }
+
+  /** Brings hot-added memory online. Throws EPERM where it is not TDX memory, EINVAL where it is not offline. */
+  async onlineMemory(range: AddressRange): Promise<void> {
+    await this.schedule?.('memory-online');
+    await this.#settled();
+    this.hotplug.goOnline(range);
+  }
+
+  /** Takes memory offline. Throws EBUSY where pages in it cannot move. */
+  async offlineMemory(range: AddressRange): Promise<void> {
+    await this.schedule?.('memory-offline');
+    await this.#settled();
+    this.hotplug.goOffline(range);
+  }
+
+  /** Memory blocks with their state and whether TDs can use them. */
+  memoryBlocks(): readonly MemoryBlock[] {
+    const { memblock, offline, blockSize } = this.hotplug;
+    const off = this.#enabled === null ? this.#whyOff() : null;
+    return memoryBlocks(memblock, offline, blockSize, this.#enabled?.memlist ?? null, off);
+  }
+
+  async #enableOnce(): Promise<EnabledTdx> {
+    if (this.#enabled !== null) return this.#enabled;
+    if (this.#detection === null) {
+      const why = this.#whyOff();
+      throw new KernelError(
+        'ENODEV',
+        'tdx-unsupported',
+        `TDX is not supported by the host platform: ${why.text}`,
+        { why },
+      );
+    }
+    if (this.#state === 'error') {
+      const why = this.#whyOff();
+      throw new KernelError(
+        'EINVAL',
+        'tdx-failed-before',
+        `TDX initialisation failed before and is not tried again: ${why.text}`,
+        { why },
+      );
+    }
+    if (this.#policy.enable === 'opt-in' && !this.#policy.optedIn) {
+      throw new KernelError('ENODEV', 'tdx-not-opted-in', 'TDX is off until use_tdx=on is given');
+    }
+    try {
+      this.#enabled = await enableTdx({
+        machine: this.machine,
+        cpus: this.cpus,
+        cpuState: this.#cpuState,
+        allocator: this.allocator,
+        memblock: () => this.hotplug.memblock,
+        memoryChanged: () => this.hotplug.changedSinceBoot,
+        policy: this.#policy,
+        detection: this.#detection,
+        stages: this.#stages,
+        log: this.log,
+        schedule: () => this.schedule,
+        onSysinfo: (info) => {
+          this.#sysinfo = info;
+        },
+      });
+      this.#state = 'initialized';
+      return this.#enabled;
+    } catch (error) {
+      this.#state = 'error';
+      throw error;
+    }
+  }
+
+  /** Waits for an initialisation under way, which holds the memory hot-plug lock. */
+  async #settled(): Promise<void> {
+    await this.#running?.catch(() => undefined);
+  }
+
+  #enablesAtBoot(): boolean {
+    const { enable, optedIn } = this.#policy;
+    return enable === 'boot' || (enable === 'opt-in' && optedIn);
+  }
+
+  #whyOff(): Reason {
+    const failed = this.#stages.failed?.reason;
+    if (failed !== undefined) return failed;
+    return { code: 'tdx-not-initialized', text: 'the module has not been initialised yet', data: {} };
+  }
+
+  #cpuAdded(cpu: Cpu): void {
+    prepareVmx(cpu, this.allocator);
+    this.cpus.push(cpu);
+    this.log.info(`CPU ${cpu.index} hot-added, offline`, 'cpu-add');
+  }
+
+  #cpu(index: number, online: boolean): Cpu {
+    const cpu = this.cpus[index];
+    if (cpu?.online === online) return cpu;
+    const state = cpu === undefined ? 'not there' : cpu.online ? 'online already' : 'offline already';
+    throw new KernelError('EINVAL', 'cpu-state', `CPU ${index} is ${state}`, { cpu: index });
+  }
+}

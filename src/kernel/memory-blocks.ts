@@ -1,0 +1,111 @@
+/** Memory blocks, the unit in which memory goes online and offline, and how much of each is TDX memory. */
+import { type AddressRange, alignDown, formatRange, GIB, MIB, PAGE_4K } from '../abi/address.ts';
+import type { Reason } from '../abi/errno.ts';
+import type { MemblockRegion } from './memblock.ts';
+import type { TdxMemoryBlock } from './memlist.ts';
+
+/** @public */
+export interface MemoryBlock extends AddressRange {
+  /** Number in `/sys/devices/system/memory/memoryN`. */
+  readonly index: number;
+  readonly node: number;
+  readonly state: 'online' | 'offline';
+  /** System RAM in the block. */
+  readonly presentBytes: number;
+  /** Of it, memory TDs can use. */
+  readonly tdxBytes: number;
+  /** All its System RAM is TDX memory; RAM below 1 MiB does not count. */
+  readonly tdxCapable: boolean;
+  /** Why not; null when capable. */
+  readonly why: Reason | null;
+}
+
+const SMALL_BLOCK = 128 * MIB;
+const LARGE_BLOCK = 2 * GIB;
+/** From this size on a bare-metal machine uses large blocks. */
+const LARGE_MEMORY = 64 * GIB;
+
+/** Bytes of a memory block on bare metal, from the end of memory at boot. @public */
+export function memoryBlockSize(endOfMemory: number): number {
+  return endOfMemory < LARGE_MEMORY ? SMALL_BLOCK : LARGE_BLOCK;
+}
+
+/**
+ * Every block that has System RAM. `memlist` is null while TDX is not initialised: no block is then capable, and
+ * `tdxOff` says why.
+ * @public
+ */
+export function memoryBlocks(
+  memblock: readonly MemblockRegion[],
+  offline: readonly MemblockRegion[],
+  blockSize: number,
+  memlist: readonly TdxMemoryBlock[] | null,
+  tdxOff: Reason | null,
+): readonly MemoryBlock[] {
+  const tdx = memlist?.map(({ startPfn, endPfn }) => ({ start: startPfn * PAGE_4K, end: endPfn * PAGE_4K }));
+  const tdxBytes = bytesPerBlock(tdx ?? [], blockSize);
+  const countable = memblock.map((region) => ({ ...region, start: Math.max(region.start, MIB) }));
+  const countableBytes = bytesPerBlock([...countable, ...offline], blockSize);
+  const describe = (region: MemblockRegion, state: MemoryBlock['state']): MemoryBlock[] =>
+    [...bytesPerBlock([region], blockSize)].map(([start, presentBytes]) => {
+      const inTdx = Math.min(tdxBytes.get(start) ?? 0, presentBytes);
+      const block = { start, end: start + blockSize };
+      const why = tdxOff ?? whyNot(block, tdxBytes.get(start) ?? 0, countableBytes.get(start) ?? 0);
+      const index = start / blockSize;
+      return {
+        ...block,
+        index,
+        node: region.node,
+        state,
+        presentBytes,
+        tdxBytes: inTdx,
+        tdxCapable: why === null,
+        why,
+      };
+    });
+  const merged = new Map<number, MemoryBlock>();
+  const pieces = [
+    ...memblock.filter((region) => region.kind === 'ram').flatMap((region) => describe(region, 'online')),
+    ...offline.flatMap((region) => describe(region, 'offline')),
+  ];
+  for (const piece of pieces) {
+    const first = merged.get(piece.index);
+    if (first === undefined) merged.set(piece.index, piece);
+    else {
+      const presentBytes = first.presentBytes + piece.presentBytes;
+      const inTdx = Math.min(tdxBytes.get(piece.start) ?? 0, presentBytes);
+      merged.set(piece.index, { ...first, presentBytes, tdxBytes: inTdx });
+    }
+  }
+  return [...merged.values()].sort((a, b) => a.index - b.index);
+}
+
+function whyNot(block: AddressRange, tdxBytes: number, countableBytes: number): Reason | null {
+  if (tdxBytes >= countableBytes) return null;
+  const data = { range: block, tdxBytes, presentBytes: countableBytes };
+  return tdxBytes === 0
+    ? {
+        code: 'outside-tdx-memory',
+        text: `memory block ${formatRange(block)} was not there when TDX was initialised`,
+        data,
+      }
+    : {
+        code: 'partly-tdx-memory',
+        text: `only a part of memory block ${formatRange(block)} is TDX memory`,
+        data,
+      };
+}
+
+/** Bytes of `ranges` in each block, by the block's start. */
+function bytesPerBlock(ranges: readonly AddressRange[], blockSize: number): ReadonlyMap<number, number> {
+  const bytes = new Map<number, number>();
+  for (const { start, end } of ranges) {
+    for (let at = start; at < end; ) {
+      const block = alignDown(at, blockSize);
+      const next = Math.min(block + blockSize, end);
+      bytes.set(block, (bytes.get(block) ?? 0) + next - at);
+      at = next;
+    }
+  }
+  return bytes;
+}
