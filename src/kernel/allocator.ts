@@ -199,10 +199,8 @@ export class PageAllocator implements ContigAllocator {
     return null;
   }
 
-  /** Windows are tried at multiples of their own size, as alloc_contig_pages does. */
   #contigIn(zone: Zone, pages: number): number | null {
-    const first = Math.ceil(zone.startPfn / pages) * pages;
-    for (let pfn = first; pfn + pages <= zone.endPfn; pfn += pages) {
+    for (let pfn = firstWindow(zone.startPfn, pages); pfn + pages <= zone.endPfn; pfn += pages) {
       if (this.#takeWindow(zone, pfn, pages)) return pfn;
     }
     return null;
@@ -298,4 +296,13 @@ export class PageAllocator implements ContigAllocator {
     for (const zone of this.#allZones()) if (zone.holds(pfn, pages)) return zone;
     throw new Error(`pages [${pfn}, ${pfn + pages}) are not memory of one zone`);
   }
+}
+
+/**
+ * Where Linux looks first for `pages` contiguous pages; it goes on in steps of `pages`. The mask aligns only for
+ * powers of two, and may then lie below the zone; PAMTs have other sizes, and their places follow from this.
+ */
+function firstWindow(startPfn: number, pages: number): number {
+  const mask = BigInt(pages - 1);
+  return Number((BigInt(startPfn) + mask) & ~mask);
 }
