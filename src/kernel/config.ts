@@ -2,7 +2,7 @@
 import { alignUp, PAGE_4K } from '../abi/address.ts';
 import { KernelError } from '../abi/errno.ts';
 import { TDH } from '../abi/leaves.ts';
-import { encodeTdmrInfo, TDMR_INFO_ALIGNMENT } from '../abi/tdmr-info.ts';
+import { encodeTdmrInfo, TDMR_INFO_ALIGNMENT, type TdmrInfo } from '../abi/tdmr-info.ts';
 import type { PageAllocator } from './allocator.ts';
 import type { Cpu } from './cpu.ts';
 import type { LogRing } from './log.ts';
@@ -32,25 +32,25 @@ export function allocTdmrList(cpu: Cpu, allocator: PageAllocator, limits: TdmrLi
   return allocTable(cpu, allocator, 'tdmr-list', strideBytes * limits.maxTdmrs, strideBytes);
 }
 
-/** Writes the TDMRs to memory as the module reads them. @public */
+/** A TDMR as the module reads it. @public */
+export function tdmrInfo({ start, end, pamt, reservedAreas }: Tdmr): TdmrInfo {
+  return {
+    base: start,
+    size: end - start,
+    pamt4kBase: pamt.base,
+    pamt4kSize: pamt.bytes4k,
+    pamt2mBase: pamt.base + pamt.bytes4k,
+    pamt2mSize: pamt.bytes2m,
+    pamt1gBase: pamt.base + pamt.bytes4k + pamt.bytes2m,
+    pamt1gSize: pamt.bytes1g,
+    reserved: reservedAreas.map((area) => ({ offset: area.start - start, size: area.end - area.start })),
+  };
+}
+
+/** Writes the TDMRs to memory. @public */
 export function writeTdmrList(cpu: Cpu, list: TableBuffer, tdmrs: readonly Tdmr[]): void {
   tdmrs.forEach((tdmr, i) => {
-    const { pamt } = tdmr;
-    const bytes = encodeTdmrInfo({
-      base: tdmr.start,
-      size: tdmr.end - tdmr.start,
-      pamt4kBase: pamt.base,
-      pamt4kSize: pamt.bytes4k,
-      pamt2mBase: pamt.base + pamt.bytes4k,
-      pamt2mSize: pamt.bytes2m,
-      pamt1gBase: pamt.base + pamt.bytes4k + pamt.bytes2m,
-      pamt1gSize: pamt.bytes1g,
-      reserved: tdmr.reservedAreas.map(({ start, end }) => ({
-        offset: start - tdmr.start,
-        size: end - start,
-      })),
-    });
-    cpu.lp.store(list.base + i * list.strideBytes, bytes);
+    cpu.lp.store(list.base + i * list.strideBytes, encodeTdmrInfo(tdmrInfo(tdmr)));
   });
 }
 

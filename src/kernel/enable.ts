@@ -6,6 +6,7 @@ import { allocTdmrList, freeTable, sysConfig, writeTdmrList } from './config.ts'
 import { type Cpu, onlineCpus } from './cpu.ts';
 import type { TdxCpuState } from './cpu-hotplug.ts';
 import type { Detection } from './detect.ts';
+import { dynamicPamtObstacle } from './dynamic-pamt.ts';
 import { configureGlobalKeyId } from './key-config.ts';
 import type { LogRing } from './log.ts';
 import type { MemblockRegion } from './memblock.ts';
@@ -151,21 +152,10 @@ function checkPlatform({ cpus, policy, memoryChanged, log }: EnableContext): voi
   }
 }
 
-/** Bit 36 of TDX_FEATURES0. */
-const DYNAMIC_PAMT = 1n << 36n;
-/** Widest physical address for which a Dynamic PAMT is defined. */
-const DYNAMIC_PAMT_MAX_BITS = 48;
-
-/** Wanted, offered by the module, and possible with the physical addresses the KeyIDs leave (facts 1.13). */
+/** Wanted by the policy, and nothing keeps it from being used. */
 function usesDynamicPamt(info: TdxSysinfo, { policy, machine, log }: EnableContext): boolean {
   if (!policy.dynamicPamt) return false;
-  const offered = (info.features.features0 & DYNAMIC_PAMT) !== 0n;
-  const usable = offered && machine.keyIdStartBit <= DYNAMIC_PAMT_MAX_BITS;
-  if (!usable) {
-    const why = offered
-      ? `physical addresses have more than ${DYNAMIC_PAMT_MAX_BITS} bits`
-      : 'the module lacks it';
-    log.warn(`Dynamic PAMT not used: ${why}`, 'dynamic-pamt-unavailable');
-  }
-  return usable;
+  const obstacle = dynamicPamtObstacle(info.features.features0, machine.keyIdStartBit);
+  if (obstacle !== null) log.warn(`Dynamic PAMT not used: ${obstacle}`, 'dynamic-pamt-unavailable');
+  return obstacle === null;
 }

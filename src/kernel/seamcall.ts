@@ -4,7 +4,7 @@
  * a million calls per second.
  */
 import { hex } from '../abi/address.ts';
-import { KernelError } from '../abi/errno.ts';
+import { type ErrnoName, KernelError } from '../abi/errno.ts';
 import { hostLeafName, TDH } from '../abi/leaves.ts';
 import { R8, R9, R10, R11, RAX, RCX, RDX, REGISTER_NAMES, setRegNumber } from '../abi/registers.ts';
 import { formatStatus, SW_STATUS } from '../abi/status.ts';
@@ -97,41 +97,44 @@ export function seamcallPrerrRet(cpu: Cpu, leaf: number, log: LogRing): void {
 const OUTPUTS = [RCX, RDX, R8, R9, R10, R11] as const;
 
 function statusError(cpu: Cpu, leaf: number, status: bigint, log: LogRing, outputs: boolean): KernelError {
-  const leafName = hostLeafName(leaf & 0xffff);
-  const data = { leaf, leafName, cpu: cpu.index, status: hex(status), statusName: formatStatus(status) };
-  if (status === SW_STATUS.TDX_SEAMCALL_VMFAILINVALID) {
-    return new KernelError('ENODEV', 'module-not-loaded', `${leafName}: no TDX module is loaded`, data);
-  }
-  if (status === SW_STATUS.TDX_SEAMCALL_GP) {
-    return new KernelError(
-      'EOPNOTSUPP',
-      'seamcall-gp',
-      `${leafName}: SEAMCALL raised #GP, the BIOS has not enabled SEAM mode`,
-      data,
-    );
-  }
-  if (status === SW_STATUS.TDX_SEAMCALL_UD) {
-    return new KernelError(
-      'EACCES',
-      'seamcall-ud',
-      `${leafName}: SEAMCALL raised #UD, the CPU is not in VMX operation`,
-      data,
-    );
-  }
+  const error = seamcallError(leaf, status, { cpu: cpu.index });
+  if (error.errno !== 'EIO') return error;
+  const { leafName, statusName } = error.reason.data;
   const text = `SEAMCALL (${hex(leaf)}) failed: 0x${status.toString(16).padStart(16, '0')}`;
-  log.err(`${text} ${leafName} ${data.statusName}`, 'seamcall-failed');
-  if (!outputs)
-    return new KernelError('EIO', 'seamcall-failed', `${leafName} failed with ${data.statusName}`, data);
+  log.err(`${text} ${leafName} ${statusName}`, 'seamcall-failed');
+  if (!outputs) return error;
   const registers = Object.fromEntries(
     OUTPUTS.map((i) => [REGISTER_NAMES[i], hex(cpu.lp.regs.q[i]!)] as const),
   );
-  log.err(
-    Object.entries(registers)
-      .map(([name, value]) => `${name.toUpperCase()} ${value}`)
-      .join(' '),
-  );
-  return new KernelError('EIO', 'seamcall-failed', `${leafName} failed with ${data.statusName}`, {
-    ...data,
-    registers,
-  });
+  const line = Object.entries(registers).map(([name, value]) => `${name.toUpperCase()} ${value}`);
+  log.err(line.join(' '));
+  return seamcallError(leaf, status, { cpu: cpu.index, registers });
 }
+
+/**
+ * The error a failed SEAMCALL of the initialisation path becomes: ENODEV (no module), EOPNOTSUPP (#GP), EACCES
+ * (#UD), EIO (any module status). The reason's data name the leaf and the status.
+ * @public
+ */
+export function seamcallError(leaf: number, status: bigint, more: Record<string, unknown> = {}): KernelError {
+  const leafName = hostLeafName(leaf & 0xffff);
+  const statusName = formatStatus(status);
+  const data = { leaf, leafName, status: hex(status), statusName, ...more };
+  const [errno, code, what] = SOFTWARE_ERRORS.get(status) ?? [
+    'EIO',
+    'seamcall-failed',
+    `failed with ${statusName}`,
+  ];
+  return new KernelError(errno, code, `${leafName} ${what}`, data);
+}
+
+const SOFTWARE_ERRORS: ReadonlyMap<bigint, readonly [errno: ErrnoName, code: string, what: string]> = new Map(
+  [
+    [SW_STATUS.TDX_SEAMCALL_VMFAILINVALID, ['ENODEV', 'module-not-loaded', 'found no TDX module loaded']],
+    [
+      SW_STATUS.TDX_SEAMCALL_GP,
+      ['EOPNOTSUPP', 'seamcall-gp', 'raised #GP: the BIOS has not enabled SEAM mode'],
+    ],
+    [SW_STATUS.TDX_SEAMCALL_UD, ['EACCES', 'seamcall-ud', 'raised #UD: the CPU is not in VMX operation']],
+  ],
+);

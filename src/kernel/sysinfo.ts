@@ -1,6 +1,7 @@
 /** `TdxSysinfo`: what the kernel knows of the module, one structure filled once, frozen, and shared read-only. */
 import { type AddressRange, formatRange, hex } from '../abi/address.ts';
 import { KernelError } from '../abi/errno.ts';
+import { hasFeature } from '../abi/features.ts';
 import { TDH } from '../abi/leaves.ts';
 import { R8, RDX, regNumber } from '../abi/registers.ts';
 import { MAX_CMRS } from '../machine/description.ts';
@@ -140,18 +141,20 @@ export function logSysinfo(info: TdxSysinfo, log: LogRing): void {
   for (const cmr of info.cmrs) log.info(`CMR: ${formatRange(cmr)}`, 'cmr');
 }
 
-/** Bit 18 of TDX_FEATURES0: TD entry leaves RBP alone. */
-const NO_RBP_MOD = 1n << 18n;
-
 /** Throws EINVAL for a module that clobbers RBP: the kernel's frame pointers would not survive it. @public */
 export function checkFeatures(info: TdxSysinfo, log: LogRing): void {
-  if ((info.features.features0 & NO_RBP_MOD) !== 0n) return;
+  if (hasFeature(info.features.features0, 'NO_RBP_MOD')) return;
   log.err('the module clobbers RBP; a newer TDX module is needed', 'no-rbp-mod');
-  throw new KernelError(
+  throw rbpClobberError(formatModuleVersion(info.version), info.features.features0);
+}
+
+/** Why a module without NO_RBP_MOD is refused. @public */
+export function rbpClobberError(version: string, features0: bigint): KernelError {
+  return new KernelError(
     'EINVAL',
     'no-rbp-mod',
-    `module ${formatModuleVersion(info.version)} clobbers RBP (TDX_FEATURES0 bit 18 is clear); use a newer TDX module`,
-    { features0: hex(info.features.features0) },
+    `module ${version} clobbers RBP (TDX_FEATURES0 bit 18 is clear); use a newer TDX module`,
+    { features0: hex(features0) },
   );
 }
 

@@ -1,0 +1,103 @@
+/**
+ * Measures what users wait for, each in a process of its own, and prints a table beside the limits that the project
+ * sets itself. Writes bench/results/latest.json. Not part of the tests: a slow machine is no defect.
+ */
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const HERE = fileURLToPath(new URL('.', import.meta.url));
+
+interface Row {
+  readonly what: string;
+  readonly measured: number;
+  readonly unit: string;
+  /** The figure must not be above (`<=`) or below (`>=`) this. */
+  readonly limit?: readonly ['<=' | '>=', number];
+}
+
+function child(script: string, ...args: string[]): Record<string, number> {
+  const { stdout, stderr, status } = spawnSync(process.execPath, [join(HERE, script), ...args], {
+    encoding: 'utf8',
+  });
+  if (status !== 0) throw new Error(`${script} ${args.join(' ')} failed: ${stderr}`);
+  return JSON.parse(stdout) as Record<string, number>;
+}
+
+function bringUp(tib: number, nodes: number, seconds: number, mib: number): Row[] {
+  const name = `bring-up of ${tib} TiB on ${nodes} nodes`;
+  const {
+    ms = 0,
+    maxRssMib = 0,
+    tdmrInitCalls = 0,
+    virtualMs = 0,
+  } = child('bring-up.ts', String(tib), String(nodes));
+  return [
+    { what: `${name}: time`, measured: ms / 1000, unit: 's', limit: ['<=', seconds] },
+    { what: `${name}: peak memory`, measured: maxRssMib, unit: 'MiB', limit: ['<=', mib] },
+    { what: `${name}: TDMR.INIT calls`, measured: tdmrInitCalls, unit: 'calls' },
+    { what: `${name}: hardware's time / ours`, measured: virtualMs / ms, unit: 'x' },
+  ];
+}
+
+/** The whole command on a memory map of 10,000 entries, start-up included; best of five. */
+function planOfManyEntries(): Row {
+  const folder = mkdtempSync(join(tmpdir(), 'tdxlab-bench-'));
+  const log = join(folder, 'many.dmesg');
+  const lines = Array.from({ length: 10_000 }, (_, i) => {
+    const start = 0x1_0000_0000 + i * 0x40_0000;
+    const end = start + 0x3f_efff;
+    const word = (n: number): string => n.toString(16).padStart(16, '0');
+    return `BIOS-e820: [mem 0x${word(start)}-0x${word(end)}] usable`;
+  });
+  writeFileSync(log, `${lines.join('\n')}\n`);
+  const times = Array.from({ length: 5 }, () => {
+    const begin = performance.now();
+    const { status } = spawnSync(process.execPath, [
+      join(HERE, '..', 'bin', 'tdxlab.mjs'),
+      'plan',
+      '--json',
+      log,
+    ]);
+    if (status !== 0 && status !== 1) throw new Error(`plan ended with ${status}`);
+    return performance.now() - begin;
+  });
+  rmSync(folder, { recursive: true });
+  return {
+    what: 'plan of 10,000 e820 entries, whole command',
+    measured: Math.min(...times) / 1000,
+    unit: 's',
+    limit: ['<=', 0.5],
+  };
+}
+
+function sysRd(): Row[] {
+  const { wrapped = 0, raw = 0, perFieldUs = 0, rdallUs = 0 } = child('sys-rd.ts');
+  return [
+    {
+      what: 'SYS.RD through the kernel wrapper',
+      measured: wrapped,
+      unit: 'calls/s',
+      limit: ['>=', 1_000_000],
+    },
+    { what: 'SYS.RD: bare instruction / through the wrapper', measured: raw / wrapped, unit: 'x' },
+    { what: 'all fields: SYS.RD one by one / SYS.RDALL', measured: perFieldUs / rdallUs, unit: 'x' },
+  ];
+}
+
+const rows: Row[] = [...bringUp(2, 2, 2, 250), ...bringUp(16, 8, 20, 600), planOfManyEntries(), ...sysRd()];
+for (const { what, measured, unit, limit } of rows) {
+  const figure = measured >= 1000 ? Math.round(measured).toLocaleString('en-US') : measured.toFixed(2);
+  const met =
+    limit === undefined
+      ? ''
+      : (limit[0] === '<=' ? measured <= limit[1] : measured >= limit[1])
+        ? 'met'
+        : 'MISSED';
+  const aim = limit === undefined ? '' : `${limit[0]} ${limit[1].toLocaleString('en-US')}`;
+  console.log(`${what.padEnd(52)} ${figure.padStart(12)} ${unit.padEnd(8)} ${aim.padStart(12)} ${met}`);
+}
+mkdirSync(join(HERE, 'results'), { recursive: true });
+writeFileSync(join(HERE, 'results', 'latest.json'), `${JSON.stringify(rows, null, 2)}\n`);

@@ -1,0 +1,27 @@
+/** What the verbs that take a HOST have in common. */
+
+import type { PlanOptions } from '../lab/plan/plan.ts';
+import { findRelease, RELEASES } from '../module/releases.ts';
+import { InputError } from '../survey/input-error.ts';
+import { readHostFiles } from '../survey/read-host.ts';
+import type { Survey } from '../survey/survey.ts';
+import type { Options } from './verb.ts';
+
+/** Reads the sources named on the command line into one survey. @internal */
+export async function readHost(sources: readonly string[]): Promise<Survey> {
+  return readHostFiles([...sources]);
+}
+
+/** The choices on the command line. Throws InputError for a value that is none. @internal */
+export function hostOptions(options: Options): PlanOptions {
+  const holes = options.holes ?? 'memblock';
+  if (holes !== 'memblock' && holes !== 'cmr') {
+    throw new InputError(`--holes takes memblock or cmr, not '${String(holes)}'`);
+  }
+  const module = options.module as string | undefined;
+  if (module !== undefined && findRelease(module) === undefined) {
+    const known = RELEASES.map((release) => release.version).join(', ');
+    throw new InputError(`--module: there is no release '${module}'; known are ${known}`);
+  }
+  return { holes, module, dynamicPamt: options.dynamicPamt === true };
+}

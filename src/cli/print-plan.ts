@@ -1,0 +1,166 @@
+/** The plan of a host as text. */
+import { formatRange } from '../abi/address.ts';
+import type { Plan, PlannedTdmr } from '../lab/plan/plan.ts';
+import { formatBytes, formatCount } from './format.ts';
+import { type Io, style } from './io.ts';
+import { printTable, printWrapped } from './table.ts';
+
+/** @internal */
+export function printPlan(io: Io, plan: Plan): void {
+  printMachine(io, plan);
+  printVerdict(io, plan);
+  printTdmrs(io, plan.tdmrs);
+  printNodes(io, plan);
+  printNotes(io, plan);
+}
+
+function heading(io: Io, text: string): void {
+  io.out();
+  io.out(style(io, 'bold', text));
+}
+
+function printMachine(io: Io, plan: Plan): void {
+  const { machine, tdx } = plan;
+  const { start, end, count } = tdx.privateKeyIds;
+  io.out(style(io, 'bold', plan.host));
+  const rows: [string, string][] = [
+    [
+      'machine',
+      `${machine.packages} package${machine.packages === 1 ? '' : 's'}, ${formatCount(machine.logicalProcessors)} logical processors, ` +
+        `${plan.nodes.length} node${plan.nodes.length === 1 ? '' : 's'}, ${formatBytes(machine.memoryBytes)} of memory, ` +
+        `${machine.physicalAddressBits}-bit physical addresses`,
+    ],
+    ['TDX module', plan.module ?? 'none loaded'],
+    [
+      'KeyIDs',
+      tdx.enabledByBios
+        ? `private [${start}, ${end}): ${count}, of which 1 global, so ${plan.tds.max} TDs at once`
+        : 'none private: the BIOS has not enabled TDX',
+    ],
+    ['CMRs', plan.cmrs.length === 0 ? 'none' : plan.cmrs.map(formatRange).join(', ')],
+    [
+      'choices',
+      `holes from ${plan.options.holes === 'cmr' ? 'CMRs' : 'memory blocks'}, ${plan.options.dynamicPamt ? 'dynamic' : 'static'} PAMT`,
+    ],
+  ];
+  for (const [name, text] of rows) printWrapped(io, text, `${name.padEnd(10)}  `);
+}
+
+function printVerdict(io: Io, plan: Plan): void {
+  const { verdict } = plan;
+  io.out();
+  if (verdict.ok) {
+    const cost = `${formatCount(plan.pamt.totalKb)} KB for PAMT`;
+    printWrapped(io, `${style(io, 'green', 'TDX will initialise')}, ${cost}.`);
+  } else {
+    const errno = verdict.errnoName === null ? '' : ` with ${verdict.errnoName} (${verdict.errno})`;
+    const status = verdict.status === null ? '' : `, status ${verdict.status.name}`;
+    printWrapped(
+      io,
+      `${style(io, 'red', 'TDX will not initialise')}: ${verdict.step} fails${errno}${status}.`,
+    );
+    printWrapped(io, verdict.reason ?? '');
+    if (verdict.ranges.length > 0) {
+      heading(io, 'Ranges at fault');
+      printTable(
+        io,
+        [{ heading: 'range' }, { heading: 'size', align: 'right' }],
+        verdict.ranges.map((range) => [formatRange(range), formatBytes(range.end - range.start)]),
+      );
+    }
+  }
+  for (const warning of plan.warnings) printWrapped(io, warning, `${style(io, 'yellow', 'warning')}: `);
+  if (verdict.ok) return;
+  heading(io, 'What makes it pass');
+  if (plan.remedies.length === 0)
+    io.out('No single change that was tried: holes, module release, memory left out.');
+  for (const remedy of plan.remedies) printWrapped(io, `${remedy.change}: ${remedy.effect}`, '- ');
+}
+
+function printTdmrs(io: Io, tdmrs: readonly PlannedTdmr[]): void {
+  if (tdmrs.length === 0) return;
+  heading(io, 'TDMRs and their PAMTs');
+  const right = 'right' as const;
+  printTable(
+    io,
+    [
+      { heading: '#', align: right },
+      { heading: 'range' },
+      { heading: 'size', align: right },
+      { heading: 'node', align: right },
+      { heading: 'reserved', align: right },
+      { heading: 'PAMT 4K', align: right },
+      { heading: '2M', align: right },
+      { heading: '1G', align: right },
+      { heading: 'PAMT at (node)' },
+    ],
+    tdmrs.map((tdmr, i) => [
+      String(i),
+      formatRange(tdmr),
+      formatBytes(tdmr.end - tdmr.start),
+      String(tdmr.node),
+      `${tdmr.reservedAreas}/${tdmr.reservedAreaLimit}`,
+      formatBytes(tdmr.pamtBytes['4k']),
+      formatBytes(tdmr.pamtBytes['2m']),
+      formatBytes(tdmr.pamtBytes['1g']),
+      tdmr.pamt === null ? 'no room' : `${formatRange(tdmr.pamt)} (${tdmr.pamt.node})`,
+    ]),
+  );
+}
+
+function printNodes(io: Io, plan: Plan): void {
+  heading(io, 'Memory by node');
+  const right = 'right' as const;
+  printTable(
+    io,
+    [
+      { heading: 'node', align: right },
+      { heading: 'packages' },
+      { heading: 'memory', align: right },
+      { heading: 'TDX-capable', align: right },
+      { heading: 'not capable', align: right },
+      { heading: 'PAMT KB', align: right },
+      { heading: 'hot-pluggable', align: right },
+    ],
+    plan.nodes.map((node) => [
+      String(node.node),
+      node.packages.join(' '),
+      formatBytes(node.memoryBytes),
+      formatBytes(node.tdxBytes),
+      formatBytes(node.nonTdxBytes),
+      formatCount(node.pamtKb),
+      node.hotPluggableBytes === 0 ? '-' : formatBytes(node.hotPluggableBytes),
+    ]),
+  );
+  const rows = plan.nodes.flatMap((node) =>
+    node.nonTdx.map((range) => [String(node.node), formatRange(range), formatBytes(range.bytes), range.why]),
+  );
+  if (rows.length === 0) return;
+  heading(io, 'Memory that no TD can use');
+  printTable(
+    io,
+    [
+      { heading: 'node', align: right },
+      { heading: 'range' },
+      { heading: 'size', align: right },
+      { heading: 'why' },
+    ],
+    rows,
+  );
+}
+
+function printNotes(io: Io, plan: Plan): void {
+  if (plan.comparisons.length > 0) {
+    heading(io, "Against the host's own kernel");
+    printTable(
+      io,
+      [{ heading: 'fact' }, { heading: 'plan' }, { heading: 'kernel' }, { heading: '' }],
+      plan.comparisons.map((c) => [c.what, c.planned, c.observed, c.agrees ? 'agree' : 'DIFFER']),
+    );
+  }
+  if (plan.notes.length === 0) return;
+  heading(io, 'Notes');
+  for (const note of plan.notes) {
+    printWrapped(io, `${note.source}${note.line === undefined ? '' : `:${note.line}`}: ${note.text}`, '- ');
+  }
+}

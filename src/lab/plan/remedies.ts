@@ -1,0 +1,88 @@
+/** Changes that make a failing host pass: each candidate is tried by predicting again. */
+import { RELEASES } from '../../module/releases.ts';
+import type { Survey } from '../../survey/survey.ts';
+import { leaveOut, memmapOption, rangesToLeaveOut } from './leave-out.ts';
+import type { PlanOptions, Remedy } from './plan.ts';
+import { type Prediction, predict } from './predict.ts';
+
+interface Candidate {
+  readonly change: string;
+  readonly survey: Survey;
+  readonly options: PlanOptions;
+  /** Added to the effect: what the change costs besides PAMT. */
+  readonly cost?: string;
+}
+
+/** KeyIDs a BIOS gives TDX in its default split. */
+const DEFAULT_KEYIDS = { mktme: 63, tdx: 64 };
+
+/** @internal */
+export function findRemedies(survey: Survey, options: PlanOptions, failed: Prediction): readonly Remedy[] {
+  const remedies = candidates(survey, options, failed).flatMap((candidate): Remedy[] => {
+    const outcome = predict(candidate.survey, candidate.options);
+    if (outcome.failure !== null) return [];
+    return [{ change: candidate.change, effect: effectOf(outcome, candidate.cost) }];
+  });
+  return remedies;
+}
+
+function effectOf(outcome: Prediction, cost: string | undefined): string {
+  const most = Math.max(0, ...outcome.tdmrs.map((tdmr) => tdmr.reserved.length));
+  const areas = `at most ${most} of ${outcome.limits.maxReservedPerTdmr} reserved areas in a TDMR`;
+  const effect = `initialises with ${outcome.tdmrs.length} TDMRs, ${areas}`;
+  return cost === undefined ? effect : `${effect}; ${cost}`;
+}
+
+function candidates(survey: Survey, options: PlanOptions, failed: Prediction): readonly Candidate[] {
+  const { machine } = survey;
+  const found: Candidate[] = [];
+  const add = (change: string, changes: Partial<Candidate>): void => {
+    found.push({ change, survey, options, ...changes });
+  };
+  const code = failed.failure?.error.reason.code;
+  if (code === 'tdx-not-enabled-by-bios' || code === 'too-few-keyids') {
+    const keyIds = { ...DEFAULT_KEYIDS, mktme: machine.keyIds?.mktme ?? DEFAULT_KEYIDS.mktme };
+    add(`in the BIOS, enable TME-MT and TDX and give TDX more KeyIDs (tried: ${keyIds.tdx})`, {
+      survey: { ...survey, machine: { ...machine, keyIds } },
+    });
+  }
+  if (code === 'hibernation') {
+    add('boot with nohibernate', {
+      survey: { ...survey, kernel: { ...survey.kernel, hibernationDisabled: true } },
+    });
+  }
+  if (code === 'seamcall-failed' && /\bmaxcpus=/.test(survey.kernel.commandLine ?? '')) {
+    const commandLine = (survey.kernel.commandLine ?? '').replace(/\bmaxcpus=\S+/g, '');
+    add('boot without maxcpus=', { survey: { ...survey, kernel: { ...survey.kernel, commandLine } } });
+  }
+  if (options.holes === 'memblock') {
+    add('take holes from CMRs instead of memory blocks (--holes cmr; a kernel that does so)', {
+      options: { ...options, holes: 'cmr' },
+    });
+  }
+  const ranges = rangesToLeaveOut(survey, failed);
+  if (ranges.length > 0) {
+    const lost = ranges.reduce((sum, { start, end }) => sum + end - start, 0);
+    add(`leave out ${ranges.length} ranges of memory, on the kernel command line: ${memmapOption(ranges)}`, {
+      survey: leaveOut(survey, ranges),
+      cost: `${lost / 1024} KiB are lost to the host`,
+    });
+  }
+  if (!options.dynamicPamt && code === 'pamt-allocation') {
+    add('use Dynamic PAMT (--dynamic-pamt)', { options: { ...options, dynamicPamt: true } });
+  }
+  const release = newestThatPasses(survey, options, failed);
+  if (release !== undefined) {
+    add(`load TDX module ${release} (--module ${release})`, { options: { ...options, module: release } });
+  }
+  return found;
+}
+
+/** Another module helps only where the module decides; the newest that passes is the one to name. */
+function newestThatPasses(survey: Survey, options: PlanOptions, failed: Prediction): string | undefined {
+  const step = failed.failure?.step;
+  if (step !== 'cpus' && step !== 'sysinfo' && step !== 'features') return undefined;
+  return RELEASES.map((release) => release.version)
+    .filter((version) => version !== failed.release?.version)
+    .findLast((version) => predict(survey, { ...options, module: version }).failure === null);
+}
