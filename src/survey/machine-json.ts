@@ -9,7 +9,7 @@ const Address = v.pipe(
     [v.number(), v.pipe(v.string(), v.regex(/^0x[0-9a-fA-F]{1,16}$/), v.transform(Number))],
     'must be a number or hexadecimal text such as "0x100000"',
   ),
-  v.safeInteger('must be a whole number'),
+  v.integer('must be a whole number'),
   v.minValue(0, 'must not be negative'),
   v.maxValue(ADDRESS_LIMIT, 'is above 52 bits'),
 );
@@ -17,7 +17,7 @@ const Address = v.pipe(
 const Count = (limit: number) =>
   v.pipe(
     v.number(),
-    v.integer(),
+    v.integer('must be a whole number'),
     v.minValue(0, 'must not be negative'),
     v.maxValue(limit, `is above ${limit}`),
   );
@@ -85,7 +85,14 @@ export function readMachineJson(source: string, text: string): MachineDescriptio
   const result = v.safeParse(Machine, json, { abortEarly: true });
   if (result.success) return result.output;
   const issue = result.issues[0];
-  throw new InputError(`${source}: ${fieldPath(issue.path ?? [])}: ${issue.message}`);
+  throw new InputError(`${source}: ${fieldPath(issue.path ?? [])}: ${complaint(issue)}`);
+}
+
+/** Checks have their own words; a value of the wrong type gets the same for every field. */
+function complaint({ kind, type, expected, received, message }: v.BaseIssue<unknown>): string {
+  if (kind !== 'schema' || type === 'union' || expected === null) return message;
+  if (expected === 'never') return 'is no field of a machine description';
+  return received === 'undefined' ? 'is missing' : `must be ${expected}, not ${received}`;
 }
 
 /** `memory[2].start`, as the fields are written in JavaScript. */
