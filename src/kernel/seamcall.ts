@@ -5,7 +5,7 @@
  */
 import { hex } from '../abi/address.ts';
 import { type ErrnoName, KernelError } from '../abi/errno.ts';
-import { hostLeafName, TDH } from '../abi/leaves.ts';
+import { hostLeafName } from '../abi/leaves.ts';
 import { R8, R9, R10, R11, RAX, RCX, RDX, REGISTER_NAMES, setRegNumber } from '../abi/registers.ts';
 import { formatStatus, SW_STATUS } from '../abi/status.ts';
 import { STATUS } from '../abi/status-codes.ts';
@@ -19,11 +19,6 @@ const ENTROPY_TRIES = 10;
 const NO_ENTROPY_HIGH = Number(STATUS.TDX_RND_NO_ENTROPY >> 32n);
 /** RAX bit 63, upper half: the call is for P-SEAMLDR. */
 const SEAMLDR_HIGH = 0x8000_0000;
-
-/** Virtual duration of a SEAMCALL; most leaves cost about a round trip into SEAM mode. */
-const CALL_NS = 1_000;
-/** TDH.SYS.TDMR.INIT: 5.2 s for the 524,288 calls of a 2 TiB host. */
-const TDMR_INIT_NS = 9_900;
 
 /**
  * Loads the operands of the next call; the other operand registers the wrapper passes (RCX, RDX, R8 to R11)
@@ -58,16 +53,15 @@ function retryForEntropy(cpu: Cpu, low: number, high: number): bigint {
   for (let tries = ENTROPY_TRIES; tries > 0; tries--) {
     d[2 * RAX] = low;
     d[2 * RAX + 1] = high;
-    execute(cpu, low);
+    execute(cpu);
     if (d[2 * RAX + 1] !== NO_ENTROPY_HIGH || d[2 * RAX] !== 0) break;
   }
   return d[2 * RAX] === 0 && d[2 * RAX + 1] === 0 ? STATUS.TDX_SUCCESS : q[RAX]!;
 }
 
-function execute(cpu: Cpu, leaf: number): void {
+function execute(cpu: Cpu): void {
   const { lp } = cpu;
   cpu.cacheStateIncoherent = true;
-  lp.machine.clock.advance(leaf === TDH.sysTdmrInit ? TDMR_INIT_NS : CALL_NS);
   try {
     if (!lp.seamcall()) lp.regs.q[RAX] = SW_STATUS.TDX_SEAMCALL_VMFAILINVALID;
   } catch (exception) {
