@@ -5,7 +5,7 @@ import { CpuException, VECTOR_GP, VECTOR_UD } from './exceptions.ts';
 import type { Machine } from './machine.ts';
 import type { CpuidResult } from './native-platform.ts';
 import type { Package } from './package.ts';
-import { cpuidKeys } from './platform.ts';
+import { type CpuidTable, cpuidKeys } from './platform.ts';
 
 const NO_CPUID: CpuidResult = [0, 0, 0, 0];
 /** Topology leaves: they echo the subleaf in ECX and give the LP's own x2APIC id in EDX. */
@@ -30,6 +30,8 @@ export class LogicalProcessor {
   cr4Vmxe = false;
   /** MSRs that differ on this LP from the machine's. */
   readonly msrs = new Map<number, bigint>();
+  /** CPUID that differs on this LP from the machine's. */
+  readonly cpuidOverrides: CpuidTable = new Map();
   /** What RDTSC returns; null for a counter that follows the virtual clock. */
   fixedTsc: bigint | null = null;
 
@@ -57,7 +59,8 @@ export class LogicalProcessor {
   cpuid(leaf: number, subleaf = 0): CpuidResult {
     const [exact, any] = cpuidKeys(leaf, subleaf);
     const table = this.machine.cpuid;
-    const found = table.get(exact) ?? table.get(any);
+    const own = this.cpuidOverrides;
+    const found = own.get(exact) ?? own.get(any) ?? table.get(exact) ?? table.get(any);
     if (TOPOLOGY_LEAVES.has(leaf)) {
       const [eax, ebx, ecx] = found ?? [0, 0, subleaf];
       return [eax, ebx, ecx, this.apicId];

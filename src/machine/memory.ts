@@ -126,6 +126,19 @@ export class PhysicalMemory {
     return this.#claims.list();
   }
 
+  /**
+   * Gives memory of the KeyIDs that `owned` accepts to KeyID 0, zeroed and free of poison.
+   */
+  disown(owned: (keyId: number) => boolean): void {
+    for (const { start, end, keyId } of [...this.#claims.list()]) {
+      if (owned(keyId)) this.#claims.set(start, end, 0);
+    }
+    for (const [pfn, page] of [...this.#pages]) {
+      const mixed = page.owners?.some(owned) === true || page.poison !== null;
+      if (mixed || owned(page.owner)) this.claim(pfn * PAGE_4K, (pfn + 1) * PAGE_4K, 0);
+    }
+  }
+
   /** Number of pages that have contents of their own. */
   get framesInUse(): number {
     return this.#pages.size;

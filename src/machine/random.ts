@@ -7,6 +7,8 @@ const MASK = 0xffff_ffff_ffff_ffffn;
 /** @public */
 export class EntropySource {
   #state: bigint;
+  /** Values delivered so far. */
+  drawn = 0;
   /** While true the instruction delivers nothing (CF = 0). */
   exhausted = false;
 
@@ -23,6 +25,7 @@ export class EntropySource {
     s ^= s >> 7n;
     s ^= (s << 17n) & MASK;
     this.#state = s;
+    this.drawn++;
     return s;
   }
 }

@@ -9,11 +9,9 @@ import type { TdxModule } from './tdx-module.ts';
  */
 export type LeafHandler = (module: TdxModule, lp: LogicalProcessor, version: number) => bigint;
 
-/** A leaf with what the dispatcher must know about it. @internal */
+/** A leaf with what the dispatcher must know about it; which leaves have versions is the release's to say. @internal */
 export interface Leaf {
   readonly handler: LeafHandler;
   /** May be called before the module is ready. */
   readonly beforeReady?: boolean;
-  /** Versions above 0 are defined. */
-  readonly versioned?: boolean;
 }

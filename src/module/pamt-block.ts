@@ -165,8 +165,17 @@ export class PamtBlock {
     return inUse.every((value) => value === 0);
   }
 
+  /** Which of the two pages of a page pair, 0 or 1, has an entry in use; undefined when neither has. */
+  usedHalf(address: number): 0 | 1 | undefined {
+    const types = this.#table4k(Math.floor((address - this.base) / PAGE_2M)).types;
+    const used = types.findIndex((type) => type !== PAGE_TYPE.NDA);
+    if (used < 0) return undefined;
+    return used < PAMT_CHILDREN / 2 ? 0 : 1;
+  }
+
   /** Dynamic PAMT: the page at `address` holds metadata, or is reserved. */
   isLent(address: number): boolean {
+    if (!this.#dynamic) return false;
     const flags = this.#lentFlags(Math.floor((address - this.base) / PAGE_2M));
     return flags[Math.floor((address % PAGE_2M) / PAGE_4K)] === 1;
   }

@@ -6,6 +6,7 @@ import { STATUS } from '../abi/status-codes.ts';
 import type { LogicalProcessor } from '../machine/lp.ts';
 import type { Machine } from '../machine/machine.ts';
 import type { SeamImage } from '../machine/seam.ts';
+import { leafCostNs } from './costs.ts';
 import { HOST_LEAVES } from './host-leaves.ts';
 import { KeyOwnershipTable, MAX_PKGS, WriteBackEntry } from './kot.ts';
 import type { Leaf } from './leaf.ts';
@@ -45,18 +46,43 @@ export class TdxModule implements SeamImage {
   globalKeyId = 0;
   /** Packages that have the key of `globalKeyId`, one bit each. */
   configuredPackages = 0;
-  readonly #leaves: readonly (Leaf | undefined)[] = HOST_LEAVES;
+  /** TDs that are being built, and migrations that were interrupted: an update would not be compatible with them. */
+  tdBuildCount = 0;
+  migrationInterruptedCount = 0;
+  /** Given with SYS.UPDATE: TDs keep what the older module offered. */
+  updateCompatibility = false;
+  /** LPs that are in SEAM mode beyond the call at hand, because they run a TD. */
+  lpsInTd = 0;
+  readonly #leaves: readonly (Leaf | undefined)[];
 
   constructor(machine: Machine, release: ModuleRelease) {
     this.machine = machine;
     this.release = release;
     this.version = release.version;
     this.pamt = new Pamt(machine.memory, [], 0, false);
+    this.#leaves = leavesOf(release);
+  }
+
+  /** LP.INIT is done on every LP that SYS.INIT counted. */
+  get allLpsInitialised(): boolean {
+    return this.lps.filter((lp) => lp !== undefined).length >= this.platform!.lps;
+  }
+
+  isPrivateKeyId(keyId: number): boolean {
+    const { privateHkidMin, privateHkidMax } = this.platform!;
+    return privateHkidMin <= keyId && keyId <= privateHkidMax;
+  }
+
+  /** Package of an LP as LP.INIT found it; 0 for an LP without it, as for one never seen. */
+  packageOf(lp: LogicalProcessor): number {
+    return this.lps[lp.index]?.package ?? 0;
   }
 
   /** Executes the leaf in RAX; checks in the dispatcher's order (module facts 1). */
   seamcall(lp: LogicalProcessor): void {
-    lp.regs.q[RAX] = this.#dispatch(lp, lp.regs.d[2 * RAX]!, lp.regs.d[2 * RAX + 1]!);
+    const low = lp.regs.d[2 * RAX]!;
+    this.machine.clock.advance(leafCostNs(low & 0xffff));
+    lp.regs.q[RAX] = this.#dispatch(lp, low, lp.regs.d[2 * RAX + 1]!);
   }
 
   #dispatch(lp: LogicalProcessor, low: number, high: number): bigint {
@@ -64,10 +90,15 @@ export class TdxModule implements SeamImage {
     const number = low & 0xffff;
     const version = low >>> 16;
     const leaf = this.#leaves[number];
-    if (version > 0 && leaf?.versioned !== true) return OPERAND_INVALID_RAX;
+    if (version > 0 && !this.release.versionedLeaves.has(number)) return OPERAND_INVALID_RAX;
     if (this.sysState === 'SYS_SHUTDOWN' && number !== LP_SHUTDOWN) return STATUS.TDX_SYS_SHUTDOWN;
     if (this.sysState !== 'SYS_READY' && leaf?.beforeReady !== true) return STATUS.TDX_SYS_NOT_READY;
     if (leaf === undefined) return OPERAND_INVALID_RAX;
     return leaf.handler(this, lp, version);
   }
+}
+
+/** The table of leaves that `release` has. */
+function leavesOf(release: ModuleRelease): readonly (Leaf | undefined)[] {
+  return HOST_LEAVES.map((leaf, number) => (release.leaves.has(number) ? leaf : undefined));
 }

@@ -9,19 +9,19 @@ import { decodeFatalInfo } from '../fatal-info.ts';
 import type { Leaf } from '../leaf.ts';
 import { fixedMasks } from '../platform-masks.ts';
 import { samplePlatform } from '../platform-sample.ts';
+import type { HandoffVersions } from '../releases.ts';
 import type { TdxModule } from '../tdx-module.ts';
 
 /** SEAMOPS leaves that TD preserving needs: 4 (SEAMDB reference) and 5 (SEAMDB report). */
 const TD_PRESERVING_SEAMOPS = 0b11_0000;
 
-/** Hand-off version of the module's data, and the pages they need beside the header (docs/rules/sys-init.md). */
-const MODULE_HV = 1;
+/** Pages that the hand-off data need beside the header (docs/rules/sys-init.md). */
 const MIN_HANDOFF_PAGES = 13;
 
 const OUTPUTS = [RCX, RDX, R8, R9, R10] as const;
 
 /** @internal */
-export const sysInit: Leaf = { handler: run, beforeReady: true, versioned: true };
+export const sysInit: Leaf = { handler: run, beforeReady: true };
 
 function run(module: TdxModule, lp: LogicalProcessor, version: number): bigint {
   const { q } = lp.regs;
@@ -47,7 +47,7 @@ function initialize(module: TdxModule, lp: LogicalProcessor, fatalInfo: bigint |
   if ((seamCapabilities & TD_PRESERVING_SEAMOPS) !== TD_PRESERVING_SEAMOPS) {
     return STATUS.TDX_INCOMPATIBLE_SEAM_CAPABILITIES;
   }
-  if (!fitsSigstruct(seam.handoff)) return STATUS.TDX_SYS_INCOMPATIBLE_SIGSTRUCT;
+  if (!fitsSigstruct(module.release.handoff, seam.handoff)) return STATUS.TDX_SYS_INCOMPATIBLE_SIGSTRUCT;
   // The stack canary: nothing depends on its value, but it takes one number from the machine's entropy.
   if (entropy.next64() === undefined) return STATUS.TDX_RND_NO_ENTROPY;
   const fatalInfoHpa = fatalInfo === null ? null : decodeFatalInfo(hardware, fatalInfo);
@@ -64,6 +64,7 @@ function initialize(module: TdxModule, lp: LogicalProcessor, fatalInfo: bigint |
 }
 
 /** What the loader took from the image's SIGSTRUCT must be what the module was built with. */
-function fitsSigstruct({ moduleHv, noDowngrade, pages }: HandoffInfo): boolean {
-  return moduleHv === MODULE_HV && noDowngrade && pages >= MIN_HANDOFF_PAGES;
+function fitsSigstruct(own: HandoffVersions, told: HandoffInfo): boolean {
+  if (told.moduleHv !== own.moduleHv || told.minUpdateHv < own.minUpdateHv) return false;
+  return (told.noDowngrade || !own.noDowngrade) && told.pages >= MIN_HANDOFF_PAGES;
 }
