@@ -1,9 +1,12 @@
 /** The plan of a host as text. */
-import { formatRange } from '../abi/address.ts';
+import { type AddressRange, formatRange } from '../abi/address.ts';
 import type { Plan, PlannedTdmr } from '../lab/plan/plan.ts';
 import { formatBytes, formatCount } from './format.ts';
 import { type Io, style } from './io.ts';
 import { printTable, printWrapped } from './table.ts';
+
+/** Rows a list of ranges may have before it is cut. */
+const MAX_ROWS = 32;
 
 /** @internal */
 export function printPlan(io: Io, plan: Plan): void {
@@ -60,14 +63,7 @@ function printVerdict(io: Io, plan: Plan): void {
       `${style(io, 'red', 'TDX will not initialise')}: ${verdict.step} fails${errno}${status}.`,
     );
     printWrapped(io, verdict.reason ?? '');
-    if (verdict.ranges.length > 0) {
-      heading(io, 'Ranges at fault');
-      printTable(
-        io,
-        [{ heading: 'range' }, { heading: 'size', align: 'right' }],
-        verdict.ranges.map((range) => [formatRange(range), formatBytes(range.end - range.start)]),
-      );
-    }
+    printRangesAtFault(io, verdict.ranges);
   }
   for (const warning of plan.warnings) printWrapped(io, warning, `${style(io, 'yellow', 'warning')}: `);
   if (verdict.ok) return;
@@ -77,10 +73,22 @@ function printVerdict(io: Io, plan: Plan): void {
   for (const remedy of plan.remedies) printWrapped(io, `${remedy.change}: ${remedy.effect}`, '- ');
 }
 
+function printRangesAtFault(io: Io, ranges: readonly AddressRange[]): void {
+  if (ranges.length === 0) return;
+  heading(io, 'Ranges at fault');
+  printTable(
+    io,
+    [{ heading: 'range' }, { heading: 'size', align: 'right' }],
+    ranges.slice(0, MAX_ROWS).map((range) => [formatRange(range), formatBytes(range.end - range.start)]),
+  );
+  if (ranges.length > MAX_ROWS)
+    io.out(`and ${formatCount(ranges.length - MAX_ROWS)} more; --json lists them`);
+}
+
 function printTdmrs(io: Io, tdmrs: readonly PlannedTdmr[]): void {
   if (tdmrs.length === 0) return;
-  heading(io, 'TDMRs and their PAMTs');
   const right = 'right' as const;
+  heading(io, 'TDMRs');
   printTable(
     io,
     [
@@ -88,22 +96,36 @@ function printTdmrs(io: Io, tdmrs: readonly PlannedTdmr[]): void {
       { heading: 'range' },
       { heading: 'size', align: right },
       { heading: 'node', align: right },
-      { heading: 'reserved', align: right },
-      { heading: 'PAMT 4K', align: right },
-      { heading: '2M', align: right },
-      { heading: '1G', align: right },
-      { heading: 'PAMT at (node)' },
+      { heading: 'reserved areas', align: right },
     ],
     tdmrs.map((tdmr, i) => [
       String(i),
       formatRange(tdmr),
       formatBytes(tdmr.end - tdmr.start),
       String(tdmr.node),
-      `${tdmr.reservedAreas}/${tdmr.reservedAreaLimit}`,
-      formatBytes(tdmr.pamtBytes['4k']),
-      formatBytes(tdmr.pamtBytes['2m']),
-      formatBytes(tdmr.pamtBytes['1g']),
-      tdmr.pamt === null ? 'no room' : `${formatRange(tdmr.pamt)} (${tdmr.pamt.node})`,
+      `${tdmr.reservedAreas} of ${tdmr.reservedAreaLimit}`,
+    ]),
+  );
+  heading(io, 'PAMTs');
+  printTable(
+    io,
+    [
+      { heading: '#', align: right },
+      { heading: 'for 4K', align: right },
+      { heading: 'for 2M', align: right },
+      { heading: 'for 1G', align: right },
+      { heading: 'KB', align: right },
+      { heading: 'node', align: right },
+      { heading: 'at' },
+    ],
+    tdmrs.map(({ pamtBytes, pamt }, i) => [
+      String(i),
+      formatBytes(pamtBytes['4k']),
+      formatBytes(pamtBytes['2m']),
+      formatBytes(pamtBytes['1g']),
+      formatCount(pamtBytes.total / 1024),
+      pamt === null ? '-' : String(pamt.node),
+      pamt === null ? 'no contiguous memory' : formatRange(pamt),
     ]),
   );
 }

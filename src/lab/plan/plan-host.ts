@@ -36,7 +36,8 @@ export function planHost(survey: Survey, options: PlanOptions): Plan {
     pamt,
     nodes: nodeAccounts(description, prediction),
     verdict: failure === null ? PASSES : verdictOf(failure),
-    warnings: prediction.warnings,
+    // The failure's own warning says nothing that its reason does not.
+    warnings: prediction.warnings.filter((text) => failure?.error.reason.text.startsWith(text) !== true),
     remedies: failure === null ? [] : findRemedies(survey, options, prediction),
     comparisons: compareWithObserved(
       { privateKeyIds, pamtKb: pamt.totalKb, tdmrs, failure },

@@ -16,14 +16,16 @@ interface Candidate {
 /** KeyIDs a BIOS gives TDX in its default split. */
 const DEFAULT_KEYIDS = { mktme: 63, tdx: 64 };
 
+/** Longest memmap= option worth proposing: half of a kernel command line. */
+const MAX_MEMMAP_LENGTH = 1024;
+
 /** @internal */
 export function findRemedies(survey: Survey, options: PlanOptions, failed: Prediction): readonly Remedy[] {
-  const remedies = candidates(survey, options, failed).flatMap((candidate): Remedy[] => {
+  return candidates(survey, options, failed).flatMap((candidate): Remedy[] => {
     const outcome = predict(candidate.survey, candidate.options);
     if (outcome.failure !== null) return [];
     return [{ change: candidate.change, effect: effectOf(outcome, candidate.cost) }];
   });
-  return remedies;
 }
 
 function effectOf(outcome: Prediction, cost: string | undefined): string {
@@ -61,9 +63,11 @@ function candidates(survey: Survey, options: PlanOptions, failed: Prediction): r
     });
   }
   const ranges = rangesToLeaveOut(survey, failed);
-  if (ranges.length > 0) {
+  const memmap = memmapOption(ranges);
+  if (ranges.length > 0 && memmap.length <= MAX_MEMMAP_LENGTH) {
     const lost = ranges.reduce((sum, { start, end }) => sum + end - start, 0);
-    add(`leave out ${ranges.length} ranges of memory, on the kernel command line: ${memmapOption(ranges)}`, {
+    const what = ranges.length === 1 ? 'one range' : `${ranges.length} ranges`;
+    add(`leave out ${what} of memory, on the kernel command line: ${memmap}`, {
       survey: leaveOut(survey, ranges),
       cost: `${lost / 1024} KiB are lost to the host`,
     });
