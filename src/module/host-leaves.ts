@@ -1,6 +1,14 @@
 /** The table of host leaves, indexed by leaf number. A leaf that is not here answers as one the ABI lacks. */
 import { TDH } from '../abi/leaves.ts';
 import type { Leaf } from './leaf.ts';
+import { memPageAdd } from './leaves/mem-page-add.ts';
+import { memSeptAdd } from './leaves/mem-sept-add.ts';
+import { mngAddcx } from './leaves/mng-addcx.ts';
+import { mngCreate } from './leaves/mng-create.ts';
+import { mngInit } from './leaves/mng-init.ts';
+import { mngKeyConfig } from './leaves/mng-key-config.ts';
+import { mrExtend } from './leaves/mr-extend.ts';
+import { mrFinalize } from './leaves/mr-finalize.ts';
 import { phymemCacheWb } from './leaves/phymem-cache-wb.ts';
 import { phymemPageRdmd } from './leaves/phymem-page-rdmd.ts';
 import { phymemPageWbinvd } from './leaves/phymem-page-wbinvd.ts';
@@ -18,8 +26,24 @@ import { sysRdall } from './leaves/sys-rdall.ts';
 import { sysShutdown } from './leaves/sys-shutdown.ts';
 import { sysTdmrInit } from './leaves/sys-tdmr-init.ts';
 import { sysUpdate } from './leaves/sys-update.ts';
+import { vpAddcx } from './leaves/vp-addcx.ts';
+import { vpCreate } from './leaves/vp-create.ts';
+import { vpFlush } from './leaves/vp-flush.ts';
+import { vpInit } from './leaves/vp-init.ts';
 
 const LEAVES: readonly (readonly [number: number, leaf: Leaf])[] = [
+  [TDH.mngCreate, mngCreate],
+  [TDH.mngKeyConfig, mngKeyConfig],
+  [TDH.mngAddcx, mngAddcx],
+  [TDH.mngInit, mngInit],
+  [TDH.memSeptAdd, memSeptAdd],
+  [TDH.memPageAdd, memPageAdd],
+  [TDH.mrExtend, mrExtend],
+  [TDH.mrFinalize, mrFinalize],
+  [TDH.vpCreate, vpCreate],
+  [TDH.vpAddcx, vpAddcx],
+  [TDH.vpInit, vpInit],
+  [TDH.vpFlush, vpFlush],
   [TDH.phymemPageRdmd, phymemPageRdmd],
   [TDH.sysKeyConfig, sysKeyConfig],
   [TDH.sysInfo, sysInfo],

@@ -223,3 +223,5 @@ export const LAST_TD_EXIT = { ASYNC_FAULT: 0, ASYNC_TRAP: 1, TDVMCALL: 2 } as co
 export const NO_LP = 0xffff_ffff;
 /** Fields that hold no address hold all ones. @public */
 export const NULL_PA = 0xffff_ffff_ffff_ffffn;
+/** TDCS.MRTD_CONTEXT_VERSION while the measurement runs; zero once it is closed. @public */
+export const MRTD_CONTEXT_VERSION = 1;

@@ -1,5 +1,9 @@
 /** A running SHA-384 over what a TD is built from (module facts 8). */
 import { createHash, type Hash } from 'node:crypto';
+import type { PhysicalMemory } from '../../machine/memory.ts';
+import type { TdxModule } from '../tdx-module.ts';
+import { MRTD_CONTEXT_VERSION, TDCS } from './layout.ts';
+import type { TrustDomain } from './trust-domain.ts';
 
 /** Bytes of a measurement register. @public */
 export const MEASUREMENT_BYTES = 48;
@@ -78,4 +82,32 @@ export class TdMeasurement {
     this.#message.set(bytes, this.#length);
     this.#length = end;
   }
+}
+
+/** Running measurements of every machine's half-built TDs, by the address of the TDR. */
+const RUNNING = new WeakMap<PhysicalMemory, Map<number, TdMeasurement>>();
+
+/**
+ * The running measurements of the TDs in `memory`, by the address of the TDR. They stand for a part of the TDCS, so
+ * they belong to the machine's memory and outlive the module image.
+ * @public
+ */
+export function measurementsOf(memory: PhysicalMemory): Map<number, TdMeasurement> {
+  const known = RUNNING.get(memory);
+  if (known !== undefined) return known;
+  const measurements = new Map<number, TdMeasurement>();
+  RUNNING.set(memory, measurements);
+  return measurements;
+}
+
+/** The running measurement of a TD that is being built. @public */
+export function runningMeasurement(module: TdxModule, td: TrustDomain): TdMeasurement {
+  const measurement = measurementsOf(module.machine.memory).get(td.address);
+  if (measurement === undefined) throw new Error('a TD under construction has no running measurement');
+  return measurement;
+}
+
+/** False when the module must stay compatible with an older one whose running hash it cannot continue. @public */
+export function isMeasurementCompatible(module: TdxModule, { tdcs }: TrustDomain): boolean {
+  return !module.updateCompatibility || tdcs.u16(TDCS.MRTD_CONTEXT_VERSION) === MRTD_CONTEXT_VERSION;
 }

@@ -127,18 +127,6 @@ export class SecureEpt {
   translate(entry: SeptEntry, level: number, gpa: number): number {
     return this.pfnOf(entry) * PAGE_4K + (gpa % SEPT_LEVEL_SIZES[level]!);
   }
-
-  /** Makes the page `pfn` a table whose entries are all `entry`. */
-  initialiseTable(pfn: number, entry: SeptEntry): void {
-    this.#memory.claim(pfn * PAGE_4K, (pfn + 1) * PAGE_4K, this.keyId);
-    if (entry.low === 0 && entry.high === 0) return;
-    const start = this.#memory.frameOf(pfn, this.keyId) / 4;
-    const words = this.#memory.frames.words32;
-    for (let at = start; at < start + PAGE_4K / 4; at += 2) {
-      words[at] = entry.low;
-      words[at + 1] = entry.high;
-    }
-  }
 }
 
 /** Low bits of a leaf and of a non-leaf entry that the host may see, beside a leaf's address and SVE. */

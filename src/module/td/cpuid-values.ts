@@ -1,0 +1,36 @@
+/** Where the values that a TD sees of CPUID are kept: in its TDCS, in the order of the policy table. */
+import { CPUID_POLICIES, type CpuidPolicy, type CpuidQuad } from '../../abi/cpuid-policy.ts';
+import { cpuidKey, NO_SUBLEAF, type PlatformSnapshot } from '../platform.ts';
+import type { ControlStructure } from './control-structure.ts';
+import { TDCS } from './layout.ts';
+
+const ZERO: CpuidQuad = [0, 0, 0, 0];
+
+/** Index of a leaf in the policy table and so in TDCS.CPUID_VALUES, or -1. @public */
+export function cpuidIndex(leaf: number, subleaf: number): number {
+  return CPUID_POLICIES.findIndex(
+    (policy) => policy.leaf === leaf && (policy.subleaf === undefined || policy.subleaf === subleaf),
+  );
+}
+
+/** The platform's value of a leaf with the policy's fixed bits. @public */
+export function maskedPlatformCpuid(platform: PlatformSnapshot, policy: CpuidPolicy): Uint32Array {
+  const { leaf, subleaf = NO_SUBLEAF, fixed0OrDynamic = ZERO, fixed1 = ZERO } = policy;
+  const native = platform.cpuid.get(cpuidKey(leaf, subleaf))!;
+  return Uint32Array.from(native, (value, i) => (value & ~fixed0OrDynamic[i]!) | fixed1[i]!);
+}
+
+/** Where the TDCS keeps the values of the leaf at `index` of the policy table. @public */
+export function cpuidValuesAt(index: number): number {
+  return TDCS.CPUID_VALUES + 16 * index;
+}
+
+/** A leaf's values in the TDCS. @public */
+export function loadCpuid(tdcs: ControlStructure, index: number): Uint32Array {
+  return Uint32Array.from({ length: 4 }, (_, i) => tdcs.u32(cpuidValuesAt(index) + 4 * i));
+}
+
+/** @public */
+export function storeCpuid(tdcs: ControlStructure, index: number, values: ArrayLike<number>): void {
+  for (let i = 0; i < 4; i++) tdcs.setU32(cpuidValuesAt(index) + 4 * i, values[i]!);
+}
