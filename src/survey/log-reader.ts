@@ -75,7 +75,7 @@ export class LogReader {
   }
 
   #isSecondCopy(text: string): boolean {
-    if (!TIMED_TDX_LINE.test(text)) return false;
+    if (!text.includes('tdx: ') || !TIMED_TDX_LINE.test(text)) return false;
     const { size } = this.#timedLines;
     return size < MAX_TIMED_LINES && this.#timedLines.add(text).size === size;
   }

@@ -4,7 +4,7 @@ import type { E820Entry } from '../machine/description.ts';
 import { type Evidence, inputErrorAt, type Located, type MapName } from './evidence.ts';
 import { E820_TYPE_OF_RESOURCE } from './iomem-reader.ts';
 import { changeMap, parseMapOptions } from './memmap-options.ts';
-import { byStart, firstOverlap } from './ranges.ts';
+import { ascending, firstOverlap } from './ranges.ts';
 import { lastWith, type Remarks } from './remarks.ts';
 
 /** The map as firmware gave it, and as the kernel's command line made it. Ascending, without overlaps. @internal */
@@ -66,7 +66,7 @@ function withOptions(map: readonly E820Entry[], log: Evidence, remarks: Remarks)
 function ordered(entries: readonly Located<E820Entry>[], edited: boolean, remarks: Remarks): E820Entry[] {
   const bare = ({ start, end, type }: E820Entry): E820Entry => ({ start, end, type });
   const overlap = firstOverlap(entries);
-  if (overlap === undefined) return entries.map(bare).sort(byStart);
+  if (overlap === undefined) return ascending(entries).map(bare);
   const [before, after] = overlap;
   const later = (after.place.line ?? 0) > (before.place.line ?? 0) ? after : before;
   const text = `memory map entry ${formatRange(after)} overlaps ${formatRange(before)}`;

@@ -6,10 +6,16 @@ export function byStart(a: AddressRange, b: AddressRange): number {
   return a.start - b.start;
 }
 
+/** In ascending order; maps mostly are already, and looking is much cheaper than sorting. @internal */
+export function ascending<T extends AddressRange>(ranges: readonly T[]): readonly T[] {
+  const isAscending = ranges.every((range, i) => i === 0 || ranges[i - 1]!.start <= range.start);
+  return isAscending ? ranges : [...ranges].sort(byStart);
+}
+
 /** The bytes in any of the ranges, as ascending ranges that neither overlap nor touch. @internal */
 export function union(ranges: readonly AddressRange[]): AddressRange[] {
   const merged: { start: number; end: number }[] = [];
-  for (const { start, end } of [...ranges].sort(byStart)) {
+  for (const { start, end } of ascending(ranges)) {
     const last = merged.at(-1);
     if (last !== undefined && start <= last.end) last.end = Math.max(last.end, end);
     else if (start < end) merged.push({ start, end });
@@ -19,6 +25,7 @@ export function union(ranges: readonly AddressRange[]): AddressRange[] {
 
 /** The bytes of `ranges` that are in none of `holes`, ascending. @internal */
 export function subtract(ranges: readonly AddressRange[], holes: readonly AddressRange[]): AddressRange[] {
+  if (ranges.length === 0) return [];
   const cuts = union(holes);
   const rest: AddressRange[] = [];
   let next = 0;
@@ -41,7 +48,7 @@ export function intersect(a: readonly AddressRange[], b: readonly AddressRange[]
 
 /** The first range that starts before the one in front of it ends, in order of addresses. @internal */
 export function firstOverlap<T extends AddressRange>(ranges: readonly T[]): [T, T] | undefined {
-  const sorted = [...ranges].sort(byStart);
+  const sorted = ascending(ranges);
   for (let i = 1; i < sorted.length; i++) {
     if (sorted[i]!.start < sorted[i - 1]!.end) return [sorted[i - 1]!, sorted[i]!];
   }

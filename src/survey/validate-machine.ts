@@ -27,11 +27,12 @@ function checkRanges(machine: MachineDescription, refuse: Refuse): void {
   for (const list of ['memory', 'e820', 'cmrs'] as const) {
     let before: AddressRange | undefined;
     for (const [i, range] of machine[list].entries()) {
-      const field = `${list}[${i}]`;
-      if (range.start >= range.end) refuse(field, `range ${formatRange(range)} is empty or reversed`);
+      if (range.start >= range.end) {
+        refuse(`${list}[${i}]`, `range ${formatRange(range)} is empty or reversed`);
+      }
       if (before !== undefined && range.start < before.end) {
         const wrong = overlaps(before, range) ? 'overlaps' : 'is not in ascending order after';
-        refuse(field, `range ${formatRange(range)} ${wrong} ${formatRange(before)}`);
+        refuse(`${list}[${i}]`, `range ${formatRange(range)} ${wrong} ${formatRange(before)}`);
       }
       before = range;
     }
@@ -98,16 +99,17 @@ function checkEncryption(machine: MachineDescription, refuse: Refuse): void {
     refuse('physicalAddressBits', `${physicalAddressBits} is not from 36 to 52`);
   }
   const limit = 2 ** (physicalAddressBits - keyIdBits(keyIds));
-  const ranges: readonly (readonly [string, AddressRange])[] = [
-    ...memory.map((range, i) => [`memory[${i}]`, range] as const),
-    ...e820.flatMap((entry, i) => (entry.type === 'usable' ? [[`e820[${i}]`, entry] as const] : [])),
-    ...(seamrr === null ? [] : [['seamrr', seamrr] as const]),
-  ];
-  for (const [field, range] of ranges) {
-    if (range.end <= limit) continue;
-    const bits = Math.log2(limit);
-    refuse(field, `range ${formatRange(range)} ends above the ${bits} address bits that KeyIDs leave`);
-  }
+  const check = (field: string, index: number | undefined, range: AddressRange): void => {
+    if (range.end <= limit) return;
+    const name = index === undefined ? field : `${field}[${index}]`;
+    refuse(
+      name,
+      `range ${formatRange(range)} ends above the ${Math.log2(limit)} address bits that KeyIDs leave`,
+    );
+  };
+  for (const [i, range] of memory.entries()) check('memory', i, range);
+  for (const [i, entry] of e820.entries()) if (entry.type === 'usable') check('e820', i, entry);
+  if (seamrr !== null) check('seamrr', undefined, seamrr);
 }
 
 function isWholePages(range: AddressRange): boolean {
