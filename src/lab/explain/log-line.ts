@@ -13,7 +13,7 @@ import { explainSeamldrStatus, explainStatus, looksLikeStatus, NAMED_STATUSES } 
 const BARE_PAIR: LogLine = {
   name: 'a SEAMCALL failed',
   pattern:
-    /^\(?(?<leaf>0x[0-9a-f]{1,6}|\d{1,3}|TDH[._][A-Z._]+)\)?[:,]? +\(?(?<status>(?:0x)?[0-9a-f]{16}|TDX_\w+)\)?$/i,
+    /^\(?(?<leaf>0x[0-9a-f]{1,6}|TDH[._][A-Z._]+)\)?[:,]? +\(?(?<status>(?:0x)?[0-9a-f]{16}|TDX_\w+)\)?$/i,
   says: 'What this leaf means by this status.',
   cases: [],
 };

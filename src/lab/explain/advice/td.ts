@@ -102,7 +102,7 @@ export const TD_ADVICE = {
   },
   TDX_INTERRUPTIBILITY_BLOCKED: {
     meaning: 'The guest is in an interruptibility state that does not allow this.',
-    recovery: 'retry',
+    recovery: 'step',
     cause: 'An instruction boundary where events are blocked (STI or MOV SS).',
     remedy: 'Let the guest go on by one instruction, then repeat.',
   },
