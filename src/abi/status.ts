@@ -78,7 +78,9 @@ export function formatStatus(value: bigint): string {
   const s = decodeStatus(value);
   const name = s.name ?? `0x${value.toString(16)}`;
   if (s.className === 'SOFTWARE' || s.name === undefined) return name;
-  if (OPERAND_CLASSES.has(s.classCode) && s.operand !== undefined) return `${name}(${s.operand})`;
+  // Detail 0 is RAX only where an operand is invalid; other statuses leave it zero for want of an operand.
+  const named = s.detail !== 0 || s.name === 'TDX_OPERAND_INVALID';
+  if (named && OPERAND_CLASSES.has(s.classCode) && s.operand !== undefined) return `${name}(${s.operand})`;
   return s.detail === 0 ? name : `${name}(0x${s.detail.toString(16)})`;
 }
 
