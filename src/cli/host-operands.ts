@@ -1,5 +1,8 @@
 /** What the verbs that take a HOST have in common. */
 
+import { KernelError } from '../abi/errno.ts';
+import type { KernelPolicy } from '../kernel/policy.ts';
+import { knobNamed, parseKnob } from '../kernel/sysfs-policy.ts';
 import type { PlanOptions } from '../lab/plan/plan.ts';
 import { findRelease, RELEASES } from '../module/releases.ts';
 import { InputError } from '../survey/input-error.ts';
@@ -24,4 +27,30 @@ export function hostOptions(options: Options): PlanOptions {
     throw new InputError(`--module: there is no release '${module}'; known are ${known}`);
   }
   return { holes, module, dynamicPamt: options.dynamicPamt === true };
+}
+
+/**
+ * The kernel's policy: the plan's choices and every `--policy knob=value`. Throws InputError for a knob or value
+ * that does not exist.
+ * @internal
+ */
+export function kernelPolicy(options: Options, choices: PlanOptions): Partial<KernelPolicy> {
+  const settings = (options.policy ?? []) as readonly string[];
+  const policy: Partial<KernelPolicy> = { holes: choices.holes, dynamicPamt: choices.dynamicPamt };
+  return Object.assign(policy, ...settings.map(parseSetting));
+}
+
+function parseSetting(setting: string): Partial<KernelPolicy> {
+  const [name = '', value = ''] = setting.split('=', 2);
+  const knob = knobNamed(name);
+  if (knob === undefined)
+    throw new InputError(
+      `--policy: there is no knob '${name}'; \`tdxlab sysfs HOST /sys/firmware/tdx/policy\` lists them`,
+    );
+  try {
+    return { [knob]: parseKnob(knob, value) };
+  } catch (error) {
+    if (!(error instanceof KernelError)) throw error;
+    throw new InputError(`--policy: ${error.reason.text}`);
+  }
 }

@@ -5,7 +5,7 @@ import type { Io } from './io.ts';
 export const EXIT = { done: 0, no: 1, usage: 2 } as const;
 
 /** Values of a verb's options, by their long names in camel case. @internal */
-export type Options = Readonly<Record<string, string | boolean | undefined>>;
+export type Options = Readonly<Record<string, string | boolean | readonly string[] | undefined>>;
 
 /** Runs a verb and returns its exit code. @internal */
 export type Run = (args: readonly string[], options: Options, io: Io) => Promise<number>;

@@ -8,6 +8,11 @@ const HOST_OPTIONS: Verb['options'] = [
   ['--dynamic-pamt', 'use Dynamic PAMT where the module and the machine allow it'],
 ];
 
+const BRING_UP_OPTIONS: Verb['options'] = [
+  ...HOST_OPTIONS,
+  ['--policy <knob=value...>', "choose the kernel's policy, knob by knob"],
+];
+
 /** @internal */
 export const VERBS: readonly Verb[] = [
   {
@@ -16,6 +21,24 @@ export const VERBS: readonly Verb[] = [
     summary: 'say how TDX would come up on a host: TDMRs, PAMTs, memory per node, and what fails and why',
     options: HOST_OPTIONS,
     load: () => import('./verbs/plan.ts'),
+  },
+  {
+    name: 'up',
+    operands: '<host...>',
+    summary: 'bring the simulated host up through every SEAMCALL, with its kernel log',
+    options: [
+      ...BRING_UP_OPTIONS,
+      ['--fail-at <point>', 'fail on purpose: seamcall:N, LEAF[#N][=STATUS], alloc:N or alloc:PURPOSE'],
+      ['--trace <file>', 'write one line per SEAMCALL to this file'],
+    ],
+    load: () => import('./verbs/up.ts'),
+  },
+  {
+    name: 'sysfs',
+    operands: '<host-and-path...>',
+    summary: 'bring a host up and show the files it exposes to programs, or the one at a /sys path',
+    options: [...BRING_UP_OPTIONS, ['--write <value>', 'write this value to the file, then show it']],
+    load: () => import('./verbs/sysfs.ts'),
   },
   {
     name: 'explain',

@@ -57,10 +57,6 @@ export class Sysfs {
 function sysfsRoot(kernel: HostKernel): SysfsDirectory {
   return {
     sys: {
-      devices: {
-        faux: { tdx_host: tdxHostFiles(kernel) },
-        system: { memory: memoryFiles(kernel), node: nodeFiles(kernel) },
-      },
       firmware: {
         tdx: {
           state: file(() => kernel.state),
@@ -71,6 +67,10 @@ function sysfsRoot(kernel: HostKernel): SysfsDirectory {
           stages: stageFiles(kernel),
           tdmrs: tdmrFiles(kernel),
         },
+      },
+      devices: {
+        faux: { tdx_host: tdxHostFiles(kernel) },
+        system: { node: nodeFiles(kernel), memory: memoryFiles(kernel) },
       },
     },
   };

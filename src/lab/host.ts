@@ -1,0 +1,59 @@
+/** A host put together: the machine of a description, the module and P-SEAMLDR in its SEAM range, a kernel. */
+import { HostKernel } from '../kernel/host-kernel.ts';
+import type { KernelConfigHints } from '../kernel/kernel-config.ts';
+import type { KernelPolicy } from '../kernel/policy.ts';
+import type { MachineDescription } from '../machine/description.ts';
+import { Machine } from '../machine/machine.ts';
+import { findRelease } from '../module/releases.ts';
+import { TdxModule } from '../module/tdx-module.ts';
+import { armSeamcallFailure, type FailurePoint } from './fail-at.ts';
+
+/** @public */
+export interface HostOptions {
+  /** Release to load instead of the description's. */
+  readonly module?: string | undefined;
+  readonly policy?: Partial<KernelPolicy>;
+  readonly hints?: KernelConfigHints;
+  /** Seed of the machine's entropy. */
+  readonly seed?: bigint;
+  /** A failure on purpose. */
+  readonly failAt?: FailurePoint | undefined;
+}
+
+/** @public */
+export interface Host {
+  readonly machine: Machine;
+  readonly kernel: HostKernel;
+}
+
+/** Puts a host together, powered on and not booted. Throws for a release nobody knows. @public */
+export function createHost(description: MachineDescription, options: HostOptions = {}): Host {
+  const release = options.module ?? description.module;
+  const machine = new Machine(
+    { ...description, module: release },
+    options.seed === undefined ? {} : { seed: options.seed },
+  );
+  if (release !== null) {
+    const found = findRelease(release);
+    if (found === undefined) throw new Error(`there is no module release '${release}'`);
+    // The loader tells the module which hand-off formats its signature names.
+    machine.seam.handoff = { ...found.handoff, pages: machine.seam.handoff.pages };
+    machine.seam.module = new TdxModule(machine, found);
+  }
+  const kernel = new HostKernel(machine, { policy: options.policy ?? {}, hints: options.hints ?? {} });
+  if (options.failAt !== undefined) arm(machine, kernel, options.failAt);
+  return { machine, kernel };
+}
+
+function arm(machine: Machine, kernel: HostKernel, point: FailurePoint): void {
+  if (point.kind === 'seamcall') {
+    armSeamcallFailure(machine, point);
+    return;
+  }
+  let matching = 0;
+  kernel.allocator.fault = (purpose) => {
+    if (point.purpose !== null && point.purpose !== purpose) return false;
+    matching++;
+    return matching === point.nth;
+  };
+}
