@@ -41,6 +41,8 @@ export interface ContigAllocator {
   /** First page frame of `pages` contiguous pages, or null. */
   allocContig(pages: number, options: ContigOptions): number | null;
   freePages(pfn: number, pages: number): void;
+  /** Node of a page that is present, or undefined. */
+  nodeOf(pfn: number): number | undefined;
 }
 
 /** @public */

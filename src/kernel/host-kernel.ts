@@ -1,5 +1,5 @@
 /** The host kernel as far as TDX goes: what faces, KVM and the lab see of it. */
-import type { AddressRange } from '../abi/address.ts';
+import { type AddressRange, PAGE_4K } from '../abi/address.ts';
 import { KernelError, type Reason } from '../abi/errno.ts';
 import type { Machine } from '../machine/machine.ts';
 import { PageAllocator } from './allocator.ts';
@@ -16,6 +16,7 @@ import type { TdxMemoryBlock } from './memlist.ts';
 import { type MemoryBlock, memoryBlocks } from './memory-blocks.ts';
 import { checkGoingOnline, type MemoryNotifiers } from './memory-notifier.ts';
 import { DEFAULT_POLICY, type KernelPolicy } from './policy.ts';
+import { subtract } from './ranges.ts';
 import type { SchedulingPoint } from './scheduling.ts';
 import { type Stage, StageList } from './stages.ts';
 import type { TdxSysinfo } from './sysinfo.ts';
@@ -104,6 +105,18 @@ export class HostKernel {
   /** TDX memory, fixed by initialisation; empty before. */
   get memlist(): readonly TdxMemoryBlock[] {
     return this.#enabled?.memlist ?? [];
+  }
+
+  /** Memory TDs can use: the TDX memory less what a TDMR reserves as a hole, with holes from CMRs. */
+  get tdxMemory(): readonly AddressRange[] {
+    const memory = this.memlist.map(({ startPfn, endPfn }) => ({
+      start: startPfn * PAGE_4K,
+      end: endPfn * PAGE_4K,
+    }));
+    const holes = this.tdmrs.flatMap(({ reservedAreas }) =>
+      reservedAreas.filter(({ why }) => why === 'hole'),
+    );
+    return subtract(memory, holes);
   }
 
   /** What initialisation made; null before and after a failure. */
@@ -218,7 +231,7 @@ export class HostKernel {
   memoryBlocks(): readonly MemoryBlock[] {
     const { memblock, offline, blockSize } = this.hotplug;
     const off = this.#enabled === null ? this.#whyOff() : null;
-    return memoryBlocks(memblock, offline, blockSize, this.#enabled?.memlist ?? null, off);
+    return memoryBlocks(memblock, offline, blockSize, this.tdxMemory, off);
   }
 
   async #enableOnce(): Promise<EnabledTdx> {

@@ -1,6 +1,7 @@
 /** The kernel's list of physical memory, from the firmware's memory map and the SRAT. */
 import { type AddressRange, alignDown, alignUp, MIB, overlaps, PAGE_4K } from '../abi/address.ts';
 import type { E820Entry, SratEntry } from '../machine/description.ts';
+import { normalize, subtract } from './ranges.ts';
 
 /** A run of memory of one node and kind, in whole pages. @public */
 export interface MemblockRegion extends AddressRange {
@@ -52,34 +53,6 @@ export function mergeMemblock(regions: readonly MemblockRegion[]): readonly Memb
     } else merged.push(region);
   }
   return merged;
-}
-
-/** Ascending disjoint ranges that cover the same addresses. */
-function normalize(ranges: readonly AddressRange[]): AddressRange[] {
-  const out: { start: number; end: number }[] = [];
-  for (const range of [...ranges].sort((a, b) => a.start - b.start)) {
-    const last = out.at(-1);
-    if (last !== undefined && range.start <= last.end) last.end = Math.max(last.end, range.end);
-    else out.push({ start: range.start, end: range.end });
-  }
-  return out;
-}
-
-/** What of the normalized `ranges` no normalized `holes` cover. */
-function subtract(ranges: readonly AddressRange[], holes: readonly AddressRange[]): AddressRange[] {
-  const out: AddressRange[] = [];
-  let first = 0;
-  for (const range of ranges) {
-    let at = range.start;
-    while (first < holes.length && holes[first]!.end <= range.start) first++;
-    for (let i = first; i < holes.length && holes[i]!.start < range.end; i++) {
-      const hole = holes[i]!;
-      if (hole.start > at) out.push({ start: at, end: hole.start });
-      at = Math.max(at, hole.end);
-    }
-    if (at < range.end) out.push({ start: at, end: range.end });
-  }
-  return out;
 }
 
 function wholePages(ranges: readonly AddressRange[]): AddressRange[] {

@@ -1,8 +1,7 @@
 /** Memory blocks, the unit in which memory goes online and offline, and how much of each is TDX memory. */
-import { type AddressRange, alignDown, formatRange, GIB, MIB, PAGE_4K } from '../abi/address.ts';
+import { type AddressRange, alignDown, formatRange, GIB, MIB } from '../abi/address.ts';
 import type { Reason } from '../abi/errno.ts';
 import type { MemblockRegion } from './memblock.ts';
-import type { TdxMemoryBlock } from './memlist.ts';
 
 /** @public */
 export interface MemoryBlock extends AddressRange {
@@ -31,19 +30,18 @@ export function memoryBlockSize(endOfMemory: number): number {
 }
 
 /**
- * Every block that has System RAM. `memlist` is null while TDX is not initialised: no block is then capable, and
- * `tdxOff` says why.
+ * Every block that has System RAM. `tdx` is the memory TDs can use; while TDX is not initialised no block is
+ * capable, and `tdxOff` says why.
  * @public
  */
 export function memoryBlocks(
   memblock: readonly MemblockRegion[],
   offline: readonly MemblockRegion[],
   blockSize: number,
-  memlist: readonly TdxMemoryBlock[] | null,
+  tdx: readonly AddressRange[],
   tdxOff: Reason | null,
 ): readonly MemoryBlock[] {
-  const tdx = memlist?.map(({ startPfn, endPfn }) => ({ start: startPfn * PAGE_4K, end: endPfn * PAGE_4K }));
-  const tdxBytes = bytesPerBlock(tdx ?? [], blockSize);
+  const tdxBytes = bytesPerBlock(tdx, blockSize);
   const countable = memblock.map((region) => ({ ...region, start: Math.max(region.start, MIB) }));
   const countableBytes = bytesPerBlock([...countable, ...offline], blockSize);
   const describe = (region: MemblockRegion, state: MemoryBlock['state']): MemoryBlock[] =>
@@ -86,7 +84,7 @@ function whyNot(block: AddressRange, tdxBytes: number, countableBytes: number): 
   return tdxBytes === 0
     ? {
         code: 'outside-tdx-memory',
-        text: `memory block ${formatRange(block)} was not there when TDX was initialised`,
+        text: `memory block ${formatRange(block)} is no TDX memory: it was not there when TDX was initialised, or no CMR holds it`,
         data,
       }
     : {

@@ -24,7 +24,7 @@ export interface PamtSizes {
 /** PAMT of one TDMR: the parts follow each other from `base` in the order 4K, 2M, 1G. @public */
 export interface Pamt extends PamtSizes {
   readonly base: number;
-  /** Node the memory was asked on; it spills to another where that is full. */
+  /** Node it lies on: the TDMR's, or another where that has no contiguous memory. */
   readonly node: number;
 }
 
@@ -89,7 +89,7 @@ export function allocPamts(
         { tdmr: { start: tdmr.start, end: tdmr.end }, pages, bytes: pamtBytes(sizes), node },
       );
     }
-    pamts.push({ ...sizes, base: pfn * PAGE_4K, node });
+    pamts.push({ ...sizes, base: pfn * PAGE_4K, node: allocator.nodeOf(pfn) ?? node });
   }
   return pamts;
 }

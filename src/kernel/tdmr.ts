@@ -6,7 +6,7 @@ import { type AddressRange, alignDown, alignUp, formatRange, PAGE_1G, PAGE_4K } 
 import { KernelError } from '../abi/errno.ts';
 import type { ContigAllocator } from './allocator.ts';
 import type { TdxMemoryBlock } from './memlist.ts';
-import { allocPamts, freePamts, type Pamt, type PamtEntrySizes, pamtRange } from './pamt-alloc.ts';
+import { allocPamts, freePamts, type Pamt, type PamtEntrySizes, pamtNode, pamtRange } from './pamt-alloc.ts';
 import type { HolePolicy } from './policy.ts';
 import { type ReservedArea, reservedAreas } from './reserved-areas.ts';
 
@@ -18,7 +18,7 @@ export interface TdmrLimits extends PamtEntrySizes {
 
 /** A TDMR as it goes to the module. @public */
 export interface Tdmr extends AddressRange {
-  /** Node of the first memory in it, which is also the PAMT's. */
+  /** Node of the first memory in it, on which its PAMT is wanted. */
   readonly node: number;
   readonly reservedAreas: readonly ReservedArea[];
   readonly pamt: Pamt;
@@ -109,6 +109,7 @@ export function attachReservedAreas(
   return ranges.map((range, i) => {
     const pamt = pamts[i]!;
     const areas = reservedAreas(range, memory, chunks, limits.maxReservedPerTdmr, warn);
-    return { ...range, node: pamt.node, reservedAreas: areas, pamt };
+    const node = pamtNode(range, inputs.memlist) ?? 0;
+    return { ...range, node, reservedAreas: areas, pamt };
   });
 }
