@@ -122,8 +122,11 @@ export interface InitializedLp {
   readonly core: number;
 }
 
+/** What tells shared buffers from private memory. @public */
+export type SharedHpaRules = Pick<KeyIdLayout, 'hkidStartBit' | 'hkidMask' | 'privateHkidMin' | 'seamrr'>;
+
 /** True when `hpa` is a multiple of `align`, an address of 52 bits, outside the SEAM range and under a shared KeyID. @public */
-export function isSharedHpa(platform: KeyIdLayout, hpa: bigint, align: number): boolean {
+export function isSharedHpa(platform: SharedHpaRules, hpa: bigint, align: number): boolean {
   if (hpa % BigInt(align) !== 0n || hpa >> 52n !== 0n) return false;
   const address = Number(hpa & ~platform.hkidMask);
   const { seamrr } = platform;
@@ -132,6 +135,6 @@ export function isSharedHpa(platform: KeyIdLayout, hpa: bigint, align: number): 
 }
 
 /** The KeyID in a physical address. @public */
-export function hkidOf(platform: KeyIdLayout, hpa: bigint): number {
+export function hkidOf(platform: SharedHpaRules, hpa: bigint): number {
   return Number((hpa & platform.hkidMask) >> BigInt(platform.hkidStartBit));
 }

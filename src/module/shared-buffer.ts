@@ -1,6 +1,6 @@
 /** Buffers of the host that the module reads or writes under a shared KeyID. */
 import type { LogicalProcessor } from '../machine/lp.ts';
-import { hkidOf, isSharedHpa, type KeyIdLayout } from './platform.ts';
+import { hkidOf, isSharedHpa, type SharedHpaRules } from './platform.ts';
 
 /** @internal */
 export interface SharedBuffer {
@@ -9,7 +9,7 @@ export interface SharedBuffer {
 }
 
 /** The buffer at `hpa`, KeyID bits included, or undefined when it is misaligned, in the SEAM range or private. @internal */
-export function sharedBuffer(platform: KeyIdLayout, hpa: bigint, align: number): SharedBuffer | undefined {
+export function sharedBuffer(platform: SharedHpaRules, hpa: bigint, align: number): SharedBuffer | undefined {
   if (!isSharedHpa(platform, hpa, align)) return undefined;
   return { address: Number(hpa & ~platform.hkidMask), keyId: hkidOf(platform, hpa) };
 }

@@ -4,8 +4,8 @@ import type { MachineDescription } from '../../machine/description.ts';
 import { Machine } from '../../machine/machine.ts';
 import type { CpuidResult } from '../../machine/native-platform.ts';
 import { MSR } from '../../machine/platform.ts';
+import { loadModule } from '../../module/load-module.ts';
 import { findRelease } from '../../module/releases.ts';
-import { TdxModule } from '../../module/tdx-module.ts';
 import { InputError } from '../../survey/input-error.ts';
 import type { PlatformLine } from './vector-lines.ts';
 
@@ -28,7 +28,7 @@ export function replayMachine(platform: PlatformLine): Machine {
 export function loadReplayModule(machine: Machine, version: string): void {
   const release = findRelease(version);
   if (release === undefined) throw new InputError(`line 1: module release '${version}' is not known`);
-  machine.seam.module = new TdxModule(machine, release);
+  loadModule(machine, release);
 }
 
 /** @internal */

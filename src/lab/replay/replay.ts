@@ -149,9 +149,13 @@ class Replay {
         const missing = applyEnvironment(machine, this.#module, this.#guest, line);
         return missing === undefined ? [] : notSupported(`env: ${missing}`);
       }
-      case 'reload':
+      case 'reload': {
+        // What the loader tells the module is environment, which stays until a line changes it.
+        const { handoff } = machine.seam;
         loadReplayModule(machine, this.#platform.module);
+        machine.seam.handoff = handoff;
         return [];
+      }
       case 'note':
         return [];
       case 'platform':
