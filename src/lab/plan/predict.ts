@@ -5,6 +5,7 @@
 import { type AddressRange, PAGE_4K } from '../../abi/address.ts';
 import { KernelError } from '../../abi/errno.ts';
 import { hasFeature } from '../../abi/features.ts';
+import { compareVersions, findGlobalField } from '../../abi/global-fields.ts';
 import { TDH } from '../../abi/leaves.ts';
 import { SW_STATUS, withOperand } from '../../abi/status.ts';
 import { STATUS } from '../../abi/status-codes.ts';
@@ -23,6 +24,7 @@ import { neededReservedAreas } from '../../kernel/reserved-areas.ts';
 import { seamcallError } from '../../kernel/seamcall.ts';
 import type { StageName } from '../../kernel/stages.ts';
 import { rbpClobberError } from '../../kernel/sysinfo.ts';
+import { SCALAR_FIELDS } from '../../kernel/sysinfo-fields.ts';
 import { attachReservedAreas, fillOutTdmrs, type Tdmr, type TdmrLimits } from '../../kernel/tdmr.ts';
 import { prepareVmx } from '../../kernel/vmx.ts';
 import { Machine } from '../../machine/machine.ts';
@@ -142,9 +144,24 @@ function predictCpus(machine: Machine, release: ModuleRelease | null): void {
   }
 }
 
-/** A TDX 1.0 module has no SYS.RD; before it is ready it says so to any leaf it would refuse anyway. */
+/**
+ * A TDX 1.0 module has no SYS.RD; before it is ready it says so to any leaf it would refuse anyway. A later one
+ * may lack a field that the kernel reads without a feature bit to guard it.
+ */
 function predictSysinfo(release: ModuleRelease | null): void {
-  if (release?.leaves.has(TDH.sysRd) === false) throw seamcallError(TDH.sysRd, STATUS.TDX_SYS_NOT_READY);
+  if (release === null) return;
+  if (!release.leaves.has(TDH.sysRd)) throw seamcallError(TDH.sysRd, STATUS.TDX_SYS_NOT_READY);
+  const asked = SCALAR_FIELDS.filter(
+    ({ feature }) => feature === undefined || hasBit(release.features0, feature),
+  );
+  const missing = asked.find(
+    ({ id }) => compareVersions(findGlobalField(id)!.field.since, release.version) > 0,
+  );
+  if (missing !== undefined) throw seamcallError(TDH.sysRd, STATUS.TDX_METADATA_FIELD_ID_INCORRECT);
+}
+
+function hasBit(features0: bigint, bit: number): boolean {
+  return ((features0 >> BigInt(bit)) & 1n) === 1n;
 }
 
 function predictFeatures(release: ModuleRelease | null): void {
