@@ -158,6 +158,13 @@ export class PamtBlock {
     children.epochs.fill(0n);
   }
 
+  /** Changes the type of every child of the entry at `address` and `level`; owners stay as they were. */
+  retypeChildren(address: number, level: PageLevel, type: PageType): void {
+    const index2m = Math.floor((address - this.base) / PAGE_2M);
+    const children = level === LEVEL_1G ? this.#entries2m : this.#table4k(index2m);
+    children.types.fill(type);
+  }
+
   /** True when none of the 4 KiB pages of the 2 MiB range at `address` is in use, lent or reserved. */
   is2mRangeFree(address: number): boolean {
     const index2m = Math.floor((address - this.base) / PAGE_2M);

@@ -85,6 +85,20 @@ export class Pamt {
     return block.entry(address, level);
   }
 
+  /**
+   * Marks two pages as lent to hold metadata and takes their memory over. Returns the number of the one that is lent or
+   * reserved already, and does nothing; undefined when both are taken.
+   */
+  lendPair(first: number, second: number): 0 | 1 | undefined {
+    if (this.block(first)!.isLent(first)) return 0;
+    if (second === first || this.block(second)!.isLent(second)) return 1;
+    for (const page of [first, second]) {
+      this.block(page)!.setLent(page, true);
+      this.#memory.claim(page, page + PAGE_4K, this.#keyId);
+    }
+    return undefined;
+  }
+
   /** Blocks somebody looked at: the measure of this table's memory. */
   get blocksInUse(): number {
     return this.#blocks.size;

@@ -2,7 +2,7 @@
  * TDH.PHYMEM.PAMT.ADD: lends two free pages to hold the 4 KiB entries of a 2 MiB range.
  * In: RCX the range and its level, RDX and R8 the pages.
  */
-import { alignDown, PAGE_2M, PAGE_4K } from '../../abi/address.ts';
+import { alignDown, PAGE_2M } from '../../abi/address.ts';
 import { OPERAND } from '../../abi/operands.ts';
 import { LEVEL_2M, LEVEL_4K, PAGE_TYPE } from '../../abi/page-types.ts';
 import { R8, RDX, type Registers } from '../../abi/registers.ts';
@@ -62,21 +62,9 @@ function addPair(module: TdxModule, held: Held, range: number, first: Donor, sec
     held.add(free);
     if (free.entry.type !== PAGE_TYPE.NDA) return withOperand(STATUS.TDX_PAGE_NOT_FREE, page.operand);
   }
-  if (!lend(first)) return withOperand(STATUS.TDX_PAGE_NOT_FREE, first.operand);
-  if (!lend(second)) {
-    first.block.setLent(first.address, false);
-    return withOperand(STATUS.TDX_PAGE_NOT_FREE, second.operand);
-  }
-  const { memory } = module.machine;
-  for (const { address } of [first, second]) memory.claim(address, address + PAGE_4K, module.globalKeyId);
+  const taken = module.pamt.lendPair(first.address, second.address);
+  if (taken !== undefined) return withOperand(STATUS.TDX_PAGE_NOT_FREE, [first, second][taken]!.operand);
   walk.block.clear4k(range);
   walk.entry.setPagePair(first.address, second.address, 0);
   return STATUS.TDX_SUCCESS;
-}
-
-/** Marks a page as lent; false when it is lent or reserved already. */
-function lend({ block, address }: Donor): boolean {
-  if (block.isLent(address)) return false;
-  block.setLent(address, true);
-  return true;
 }
