@@ -1,6 +1,6 @@
 /**
  * Page bitmaps of the 4 MiB blocks of a zone that are neither wholly free nor wholly used. One block is 1024
- * bits in a slab that grows by doubling; a 16-bit mask per block says which buddy orders have a free chunk in it.
+ * bits in a slab that grows by doubling, and for each buddy order a bitmap says which blocks have a free chunk of it.
  */
 
 /** log2 of the pages in a block, which is also the largest buddy order. @internal */
@@ -11,6 +11,15 @@ export const BLOCK_PAGES = 1 << BLOCK_ORDER;
 const WORDS = BLOCK_PAGES / 32;
 const FIRST_CAPACITY = 64;
 
+/** Slots whose block has a free chunk of one order. */
+interface OrderIndex {
+  /** One bit per slot. */
+  slots: Uint32Array;
+  count: number;
+  /** No word of `slots` below this one has a bit set. */
+  hint: number;
+}
+
 /** @internal */
 export class SplitBlocks {
   #free = new Uint32Array(FIRST_CAPACITY * WORDS);
@@ -20,8 +29,11 @@ export class SplitBlocks {
   readonly #slots = new Map<number, number>();
   readonly #blockOf: number[] = [];
   readonly #recycled: number[] = [];
-  /** No slot below `#hints[k]` has a chunk of order k. */
-  readonly #hints = new Uint32Array(BLOCK_ORDER);
+  readonly #index: readonly OrderIndex[] = Array.from({ length: BLOCK_ORDER }, () => ({
+    slots: new Uint32Array(FIRST_CAPACITY / 32),
+    count: 0,
+    hint: 0,
+  }));
 
   has(block: number): boolean {
     return this.#slots.has(block);
@@ -44,13 +56,12 @@ export class SplitBlocks {
     this.#slots.set(block, slot);
     this.#free.fill(free ? 0xffff_ffff : 0, slot * WORDS, (slot + 1) * WORDS);
     this.#freePages[slot] = free ? BLOCK_PAGES : 0;
-    this.#orders[slot] = 0;
   }
 
   remove(block: number): void {
     const slot = this.#slots.get(block)!;
     this.#slots.delete(block);
-    this.#orders[slot] = 0;
+    this.#setOrders(slot, 0);
     this.#recycled.push(slot);
   }
 
@@ -106,11 +117,12 @@ export class SplitBlocks {
   /** The lowest-numbered chunk of the smallest order that is at least `order`; undefined when no block has one. */
   find(order: number): { readonly block: number; readonly page: number } | undefined {
     for (let k = order; k < BLOCK_ORDER; k++) {
-      const slots = this.#blockOf.length;
-      let slot = this.#hints[k]!;
-      while (slot < slots && ((this.#orders[slot]! >>> k) & 1) === 0) slot++;
-      this.#hints[k] = slot;
-      if (slot < slots) return { block: this.#blockOf[slot]!, page: this.#chunkIn(slot, k) };
+      const index = this.#index[k]!;
+      if (index.count === 0) continue;
+      while (index.slots[index.hint] === 0) index.hint++;
+      const bits = index.slots[index.hint]!;
+      const slot = index.hint * 32 + (31 - Math.clz32(bits & -bits));
+      return { block: this.#blockOf[slot]!, page: this.#chunkIn(slot, k) };
     }
     return undefined;
   }
@@ -148,9 +160,20 @@ export class SplitBlocks {
       else if (bits !== 0) orders |= chunkOrders(bits);
     }
     orders |= chunkOrders(fullWords) << 5;
+    this.#setOrders(slot, orders);
+  }
+
+  #setOrders(slot: number, orders: number): void {
+    const changed = orders ^ this.#orders[slot]!;
     this.#orders[slot] = orders;
+    const word = slot >>> 5;
     for (let k = 0; k < BLOCK_ORDER; k++) {
-      if (((orders >>> k) & 1) === 1 && slot < this.#hints[k]!) this.#hints[k] = slot;
+      if (((changed >>> k) & 1) === 0) continue;
+      const index = this.#index[k]!;
+      const gained = ((orders >>> k) & 1) === 1;
+      index.slots[word] = index.slots[word]! ^ (1 << (slot & 31));
+      index.count += gained ? 1 : -1;
+      if (gained && word < index.hint) index.hint = word;
     }
   }
 
@@ -165,6 +188,7 @@ export class SplitBlocks {
     this.#free = resized(new Uint32Array(capacity * WORDS), this.#free);
     this.#orders = resized(new Uint16Array(capacity), this.#orders);
     this.#freePages = resized(new Uint16Array(capacity), this.#freePages);
+    for (const index of this.#index) index.slots = resized(new Uint32Array(capacity / 32), index.slots);
   }
 }
 
