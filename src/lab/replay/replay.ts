@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { gunzipSync } from 'node:zlib';
 import { hex } from '../../abi/address.ts';
+import { hostLeafName } from '../../abi/leaves.ts';
 import { RAX } from '../../abi/registers.ts';
 import { MachineCheck } from '../../machine/exceptions.ts';
 import type { LogicalProcessor } from '../../machine/lp.ts';
@@ -29,6 +30,8 @@ import {
 /** A difference, with the number of its line in the file. @public */
 export interface LocatedMismatch extends Mismatch {
   readonly line: number;
+  /** The leaf or kind of line with the field that differs, such as `TDH.SYS.RD: r8`. */
+  readonly what: string;
 }
 
 /** What a sequence came to. @public */
@@ -113,7 +116,10 @@ class Replay {
 
   execute(line: VectorLine, lineNumber: number): void {
     const found = this.#step(line, lineNumber);
-    for (const mismatch of found) this.#mismatches.push({ line: lineNumber, ...mismatch });
+    for (const mismatch of found) {
+      const what = `${subjectOf(line)}: ${mismatch.field}`;
+      this.#mismatches.push({ line: lineNumber, what, ...mismatch });
+    }
   }
 
   #step(line: VectorLine, lineNumber: number): readonly Mismatch[] {
@@ -243,6 +249,11 @@ class Replay {
       throw error;
     }
   }
+}
+
+function subjectOf(line: VectorLine): string {
+  if (line.t !== 'seamcall' && line.t !== 'seamcall_repeat') return line.t;
+  return hostLeafName(Number((line.in.rax ?? 0n) & 0xffffn));
 }
 
 function difference(field: string, expected: number, actual: number): Mismatch {
