@@ -193,7 +193,7 @@ describe('accounts', () => {
       region(4 * GIB + 0x3000, 4 * GIB + 50 * MIB, 1),
     ];
     fc.assert(
-      fc.property(fc.array(operation, { maxLength: 120 }), (operations) => {
+      fc.property(fc.array(operation, { maxLength: 120, size: 'max' }), (operations) => {
         const allocator = new PageAllocator(layout);
         const initial = allocator.accounts();
         const held = new Map<number, number>();

@@ -211,6 +211,7 @@ describe('reserved areas', () => {
     const gaps = fc.array(fc.tuple(fc.integer({ min: 1, max: 40 }), fc.integer({ min: 0, max: 40 })), {
       minLength: 1,
       maxLength: 30,
+      size: 'max',
     });
     fc.assert(
       fc.property(gaps, (pieces) => {
