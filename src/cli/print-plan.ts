@@ -130,7 +130,8 @@ function printTdmrs(io: Io, tdmrs: readonly PlannedTdmr[]): void {
   );
 }
 
-function printNodes(io: Io, plan: Plan): void {
+/** Each node's account and what no TD can use, with why. @internal */
+export function printNodes(io: Io, plan: Plan): void {
   heading(io, 'Memory by node');
   const right = 'right' as const;
   printTable(

@@ -55,4 +55,18 @@ export const VERBS: readonly Verb[] = [
     options: [],
     load: () => import('./verbs/modules.ts'),
   },
+  {
+    name: 'replay',
+    operands: '<file...>',
+    summary: 'replay recorded SEAMCALL sequences (plain or gzip) and compare every register',
+    options: [],
+    load: () => import('./verbs/replay.ts'),
+  },
+  {
+    name: 'start',
+    operands: '',
+    summary: 'bring the embedded example host up and tell what it came to',
+    options: [],
+    load: () => import('./verbs/start.ts'),
+  },
 ];

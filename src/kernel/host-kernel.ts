@@ -108,15 +108,14 @@ export class HostKernel {
   }
 
   /** Memory TDs can use: the TDX memory less what a TDMR reserves as a hole, with holes from CMRs. */
-  get tdxMemory(): readonly AddressRange[] {
-    const memory = this.memlist.map(({ startPfn, endPfn }) => ({
-      start: startPfn * PAGE_4K,
-      end: endPfn * PAGE_4K,
-    }));
+  get tdxMemory(): readonly (AddressRange & { readonly node: number })[] {
     const holes = this.tdmrs.flatMap(({ reservedAreas }) =>
       reservedAreas.filter(({ why }) => why === 'hole'),
     );
-    return subtract(memory, holes);
+    return this.memlist.flatMap(({ startPfn, endPfn, node }) => {
+      const block = { start: startPfn * PAGE_4K, end: endPfn * PAGE_4K };
+      return subtract([block], holes).map((range) => ({ ...range, node }));
+    });
   }
 
   /** What initialisation made; null before and after a failure. */

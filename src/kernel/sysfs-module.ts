@@ -3,10 +3,11 @@
 import { hex } from '../abi/address.ts';
 import { KernelError } from '../abi/errno.ts';
 import { hasFeature } from '../abi/features.ts';
+import type { SeamldrInfo } from '../abi/seamldr-info.ts';
 import { onlineCpus } from './cpu.ts';
 import type { HostKernel } from './host-kernel.ts';
 import { readSeamldrInfo } from './seamldr.ts';
-import { file, type SysfsDirectory } from './sysfs-tree.ts';
+import { file, type SysfsDirectory, type SysfsFile } from './sysfs-tree.ts';
 import { formatModuleVersion, type TdxSysinfo } from './sysinfo.ts';
 
 /**
@@ -22,15 +23,23 @@ export function tdxHostFiles(kernel: HostKernel): SysfsDirectory {
     hasFeature(sysinfo.features.features0, 'TD_PRESERVING') &&
     detection?.errata.seamretInvalidatesVmcs === false;
   if (!updatable) return { version };
-  const loader = (): ReturnType<typeof readSeamldrInfo> =>
-    readSeamldrInfo(onlineCpus(kernel.cpus)[0]!, kernel.allocator);
+  const loader = seamldrFiles(kernel);
+  return { version, seamldr_version: loader.version, num_remaining_updates: loader.remaining_updates };
+}
+
+/**
+ * P-SEAMLDR, asked at every read: mode 0400, since each costs a SEAMCALL that serialises the machine.
+ * @internal
+ */
+export function seamldrFiles(
+  kernel: HostKernel,
+): Record<'version' | 'build_date' | 'remaining_updates' | 'module_ready', SysfsFile> {
+  const ask = (): SeamldrInfo => readSeamldrInfo(onlineCpus(kernel.cpus)[0]!, kernel.allocator);
   return {
-    version,
-    seamldr_version: file(() => {
-      const { major, minor, update } = loader();
-      return `${major}.${minor}.${String(update).padStart(2, '0')}`;
-    }, 0o400),
-    num_remaining_updates: file(() => loader().remainingUpdates, 0o400),
+    version: file(() => formatModuleVersion(ask()), 0o400),
+    build_date: file(() => ask().buildDate, 0o400),
+    remaining_updates: file(() => ask().remainingUpdates, 0o400),
+    module_ready: file(() => (ask().seamReady ? 1 : 0), 0o400),
   };
 }
 

@@ -7,7 +7,7 @@ import { type AddressRange, hex, overlaps, PAGE_4K } from '../abi/address.ts';
 import { KernelError } from '../abi/errno.ts';
 import type { HostKernel } from './host-kernel.ts';
 import { pamtBytes, pamtRange } from './pamt-alloc.ts';
-import { keyIdFiles, moduleFiles, tdxHostFiles } from './sysfs-module.ts';
+import { keyIdFiles, moduleFiles, seamldrFiles, tdxHostFiles } from './sysfs-module.ts';
 import { policyFiles } from './sysfs-policy.ts';
 import { file, isFile, lookUp, type SysfsDirectory, type SysfsFile, walk } from './sysfs-tree.ts';
 
@@ -64,6 +64,7 @@ function sysfsRoot(kernel: HostKernel): SysfsDirectory {
           keyids: keyIdFiles(kernel),
           module: moduleFiles(kernel),
           policy: policyFiles(kernel),
+          seamldr: kernel.detection === null ? {} : seamldrFiles(kernel),
           stages: stageFiles(kernel),
           tdmrs: tdmrFiles(kernel),
         },
@@ -144,11 +145,6 @@ function stageFiles(kernel: HostKernel): SysfsDirectory {
 function nodeFiles(kernel: HostKernel): SysfsDirectory {
   const bytesOn = (node: number, ranges: readonly (AddressRange & { readonly node: number })[]): number =>
     ranges.filter((range) => range.node === node).reduce((sum, { start, end }) => sum + end - start, 0);
-  const memlist = kernel.memlist.map(({ startPfn, endPfn, node }) => ({
-    start: startPfn * PAGE_4K,
-    end: endPfn * PAGE_4K,
-    node,
-  }));
   return directory(
     kernel.allocator.accounts(),
     ({ node }) => `node${node}`,
@@ -159,8 +155,8 @@ function nodeFiles(kernel: HostKernel): SysfsDirectory {
         memory_bytes: file(() => total * PAGE_4K),
         free_bytes: file(() => free * PAGE_4K),
         pamt_bytes: file(() => pamtTotal),
-        tdx_capable: file(() => (bytesOn(node, memlist) > 0 ? 1 : 0)),
-        tdx_capable_bytes: file(() => Math.max(0, bytesOn(node, memlist) - pamtTotal)),
+        tdx_capable: file(() => (bytesOn(node, kernel.tdxMemory) > 0 ? 1 : 0)),
+        tdx_capable_bytes: file(() => Math.max(0, bytesOn(node, kernel.tdxMemory) - pamtTotal)),
       };
     },
   );

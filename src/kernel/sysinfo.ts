@@ -124,7 +124,11 @@ export function listCmrs(raw: TdxSysinfo['cmr'], trustCount: boolean): readonly 
 }
 
 /** `1.5.05`: the update has two digits. @public */
-export function formatModuleVersion({ major, minor, update }: TdxSysinfo['version']): string {
+export function formatModuleVersion({
+  major,
+  minor,
+  update,
+}: Pick<TdxSysinfo['version'], 'major' | 'minor' | 'update'>): string {
   return `${major}.${minor}.${String(update).padStart(2, '0')}`;
 }
 

@@ -4,8 +4,9 @@ import type { KernelConfigHints } from '../kernel/kernel-config.ts';
 import type { KernelPolicy } from '../kernel/policy.ts';
 import type { MachineDescription } from '../machine/description.ts';
 import { Machine } from '../machine/machine.ts';
+import { loadModule } from '../module/load-module.ts';
 import { findRelease } from '../module/releases.ts';
-import { TdxModule } from '../module/tdx-module.ts';
+import { SeamLoader } from '../module/seamldr.ts';
 import { armSeamcallFailure, type FailurePoint } from './fail-at.ts';
 
 /** @public */
@@ -36,9 +37,11 @@ export function createHost(description: MachineDescription, options: HostOptions
   if (release !== null) {
     const found = findRelease(release);
     if (found === undefined) throw new Error(`there is no module release '${release}'`);
-    // The loader tells the module which hand-off formats its signature names.
-    machine.seam.handoff = { ...found.handoff, pages: machine.seam.handoff.pages };
-    machine.seam.module = new TdxModule(machine, found);
+    loadModule(machine, found);
+  }
+  const { seamLoader } = description;
+  if (seamLoader !== null) {
+    machine.seam.loader = new SeamLoader(machine, seamLoader.version, seamLoader.remainingUpdates);
   }
   const kernel = new HostKernel(machine, { policy: options.policy ?? {}, hints: options.hints ?? {} });
   if (options.failAt !== undefined) arm(machine, kernel, options.failAt);

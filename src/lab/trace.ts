@@ -1,11 +1,12 @@
 /** SEAMCALL traces: one line per call, registers in and out by name, status decoded. */
 import { hex } from '../abi/address.ts';
 import { hostLeafName, LEAVES } from '../abi/leaves.ts';
-import { RAX, REGISTER_NAMES } from '../abi/registers.ts';
+import { R8, RAX, RCX, RDX, REGISTER_NAMES } from '../abi/registers.ts';
 import { formatStatus } from '../abi/status.ts';
 import type { LogicalProcessor } from '../machine/lp.ts';
 import type { SeamcallObserver } from '../machine/seam.ts';
 
+const OPERANDS: ReadonlySet<number> = new Set([RCX, RDX, R8]);
 const LOADER_BIT = 1n << 63n;
 const LEAF_MASK = 0xffffn;
 
@@ -23,8 +24,9 @@ export function seamcallName(rax: bigint): string {
 }
 
 /**
- * Formats every SEAMCALL as `seconds lpN LEAF in: name=value ... out: STATUS name=value ...`. Inputs are the
- * registers that are not zero; outputs are those that changed. A call that did not enter SEAM mode says VMFailInvalid.
+ * Formats every SEAMCALL as `seconds lpN LEAF in: name=value ... out: STATUS name=value ...`. RCX, RDX and R8, the
+ * usual operands, always show; of the others inputs show that are not zero, and outputs that changed. A call that did
+ * not enter SEAM mode says VMFailInvalid.
  * @public
  */
 export class SeamcallTracer implements SeamcallObserver {
@@ -46,8 +48,9 @@ export class SeamcallTracer implements SeamcallObserver {
     let outputs = '';
     for (let i = 0; i < 16; i++) {
       if (i === RAX) continue;
-      if (before[i] !== 0n) inputs += ` ${REGISTER_NAMES[i]}=${hex(before[i]!)}`;
-      if (q[i] !== before[i]) outputs += ` ${REGISTER_NAMES[i]}=${hex(q[i]!)}`;
+      const always = OPERANDS.has(i);
+      if (always || before[i] !== 0n) inputs += ` ${REGISTER_NAMES[i]}=${hex(before[i]!)}`;
+      if (always || q[i] !== before[i]) outputs += ` ${REGISTER_NAMES[i]}=${hex(q[i]!)}`;
     }
     const seconds = (lp.machine.clock.nowNs / 1e9).toFixed(6);
     const status = entered ? formatStatus(q[RAX]!) : 'VMFailInvalid';

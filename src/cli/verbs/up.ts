@@ -1,15 +1,11 @@
 /** `tdxlab up HOST`: brings the simulated host up through every SEAMCALL. */
-import { formatRange } from '../../abi/address.ts';
-import { formatLogEntry, type LogEntry } from '../../kernel/log.ts';
-import { pamtBytes, pamtRange } from '../../kernel/pamt-alloc.ts';
 import { describeFailurePoint, parseFailurePoint } from '../../lab/fail-at.ts';
 import { createHost, type Host } from '../../lab/host.ts';
 import { SeamcallTracer } from '../../lab/trace.ts';
-import { formatBytes, formatCount, toJson } from '../format.ts';
+import { toJson } from '../format.ts';
 import { hostOptions, kernelPolicy, readHost } from '../host-operands.ts';
-import { type Io, style } from '../io.ts';
 import { LineFile } from '../line-file.ts';
-import { printTable, printWrapped } from '../table.ts';
+import { logLine, printState } from '../print-state.ts';
 import { EXIT, type Run } from '../verb.ts';
 
 export const run: Run = async (sources, options, io) => {
@@ -35,13 +31,6 @@ export const run: Run = async (sources, options, io) => {
   return host.kernel.state === 'initialized' ? EXIT.done : EXIT.no;
 };
 
-/** A log line, coloured by its level. @internal */
-export function logLine(io: Io, entry: LogEntry): string {
-  const line = formatLogEntry(entry);
-  if (entry.level === 'err') return style(io, 'red', line);
-  return entry.level === 'warn' ? style(io, 'yellow', line) : line;
-}
-
 function stateOf({ machine, kernel }: Host): unknown {
   return {
     state: kernel.state,
@@ -60,51 +49,4 @@ function stateOf({ machine, kernel }: Host): unknown {
     virtualNs: machine.clock.nowNs,
     log: kernel.log.entries,
   };
-}
-
-/** How a bring-up ended: stages, what was made, what it cost. @internal */
-export function printState(io: Io, { machine, kernel }: Host): void {
-  const failed = kernel.stages.find((stage) => stage.state === 'failed');
-  io.out();
-  printTable(
-    io,
-    [{ heading: 'stage' }, { heading: 'state' }, { heading: 'what' }],
-    kernel.stages.map(({ name, state, title, errno, reason }) => [
-      name,
-      state,
-      reason === undefined ? title : `${errno}: ${reason.text}`,
-    ]),
-  );
-  io.out();
-  const calls = `${formatCount(machine.seam.calls)} SEAMCALLs, ${(machine.clock.nowNs / 1e9).toFixed(3)} s of virtual time`;
-  if (failed !== undefined) {
-    printWrapped(io, `${style(io, 'red', 'TDX is off')}: ${failed.name} failed. ${calls}.`);
-    return;
-  }
-  if (kernel.state !== 'initialized') {
-    printWrapped(
-      io,
-      `TDX is not initialised yet: the policy is to enable it at '${kernel.policy.enable}'. ${calls}.`,
-    );
-    return;
-  }
-  printWrapped(io, `${style(io, 'green', 'TDX is up')}: ${calls}.`);
-  io.out();
-  printTable(
-    io,
-    [
-      { heading: 'TDMR' },
-      { heading: 'reserved', align: 'right' },
-      { heading: 'PAMT', align: 'right' },
-      { heading: 'node', align: 'right' },
-      { heading: 'PAMT at' },
-    ],
-    kernel.tdmrs.map((tdmr) => [
-      formatRange(tdmr),
-      String(tdmr.reservedAreas.length),
-      formatBytes(pamtBytes(tdmr.pamt)),
-      String(tdmr.pamt.node),
-      formatRange(pamtRange(tdmr.pamt)),
-    ]),
-  );
 }
