@@ -3,7 +3,7 @@ import { type AddressRange, formatRange } from '../abi/address.ts';
 import type { Plan, PlannedTdmr } from '../lab/plan/plan.ts';
 import { formatBytes, formatCount } from './format.ts';
 import { type Io, style } from './io.ts';
-import { printTable, printWrapped } from './table.ts';
+import { NO_BREAK, printTable, printWrapped } from './table.ts';
 
 /** Rows a list of ranges may have before it is cut. */
 const MAX_ROWS = 32;
@@ -40,7 +40,12 @@ function printMachine(io: Io, plan: Plan): void {
         ? `private [${start}, ${end}): ${count}, of which 1 global, so ${plan.tds.max} TDs at once`
         : 'none private: the BIOS has not enabled TDX',
     ],
-    ['CMRs', plan.cmrs.length === 0 ? 'none' : plan.cmrs.map(formatRange).join(', ')],
+    [
+      'CMRs',
+      plan.cmrs.length === 0
+        ? 'none'
+        : plan.cmrs.map((cmr) => formatRange(cmr).replace(' ', NO_BREAK)).join(', '),
+    ],
     [
       'choices',
       `holes from ${plan.options.holes === 'cmr' ? 'CMRs' : 'memory blocks'}, ${plan.options.dynamicPamt ? 'dynamic' : 'static'} PAMT`,

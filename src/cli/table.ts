@@ -1,4 +1,5 @@
 /** Tables and wrapped text for terminals of any width. */
+import { stripVTControlCharacters } from 'node:util';
 import { type Io, style } from './io.ts';
 
 /** One column: its heading and whether its cells are numbers, which align right. @internal */
@@ -58,15 +59,26 @@ export function printWrapped(io: Io, text: string, lead = ''): void {
   for (const [i, part] of lines.entries()) io.out((i === 0 ? lead : ' '.repeat(lead.length)) + part);
 }
 
-/** Breaks `text` at blanks into lines of at most `width`; a longer word stays whole. @internal */
+/** A blank at which no line may break. @internal */
+export const NO_BREAK = '\u00a0';
+
+/**
+ * Breaks `text` at blanks into lines of at most `width` visible characters; a longer word stays whole, and so do
+ * words joined by NO_BREAK.
+ * @internal
+ */
 export function wrap(text: string, width: number): string[] {
   const lines: string[] = [];
   let line = '';
   for (const word of text.split(' ')) {
-    if (line !== '' && line.length + 1 + word.length > width) {
+    if (line !== '' && visibleLength(line) + 1 + visibleLength(word) > width) {
       lines.push(line);
       line = word;
     } else line = line === '' ? word : `${line} ${word}`;
   }
-  return [...lines, line];
+  return [...lines, line].map((whole) => whole.replaceAll(NO_BREAK, ' '));
+}
+
+function visibleLength(text: string): number {
+  return stripVTControlCharacters(text).length;
 }
