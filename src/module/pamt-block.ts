@@ -2,11 +2,13 @@
  * Page metadata of one 1 GiB block of a TDMR. An entry table exists from the first look at its 2 MiB range on,
  * so that a host's bring-up costs nothing per page.
  */
-import { PAGE_2M, PAGE_4K } from '../abi/address.ts';
+import { PAGE_1G, PAGE_2M, PAGE_4K } from '../abi/address.ts';
 import { LEVEL_1G, LEVEL_2M, PAGE_TYPE, type PageLevel, type PageType } from '../abi/page-types.ts';
 import { type LockMode, promoteHpLock, releaseHpLock, tryHpLock } from './locks.ts';
 import type { Tdmr } from './tdmr-table.ts';
 
+/** Bytes of one entry. @public */
+export const PAMT_ENTRY_SIZE = 16;
 /** Children of an entry: 4 KiB pages in 2 MiB, 2 MiB pages in 1 GiB. @public */
 export const PAMT_CHILDREN = 512;
 /** A 2 MiB entry with a page pair keeps the pages' numbers above bit 27 of its halves (facts: PAMT table). */
@@ -142,6 +144,15 @@ export class PamtBlock {
     const index2m = Math.floor((address - this.base) / PAGE_2M);
     if (level === LEVEL_2M) return new PamtEntry(this.#entries2m, index2m);
     return new PamtEntry(this.#table4k(index2m), Math.floor((address % PAGE_2M) / PAGE_4K));
+  }
+
+  /** Where in memory the entry of the page at `address` and `level` is kept; with dynamic PAMT its bit in the bitmap. */
+  entryAddress(address: number, level: PageLevel): number {
+    const offset = address - this.#tdmr.base;
+    if (level === LEVEL_1G) return this.#tdmr.pamt1gBase + Math.floor(offset / PAGE_1G) * PAMT_ENTRY_SIZE;
+    if (level === LEVEL_2M) return this.#tdmr.pamt2mBase + Math.floor(offset / PAGE_2M) * PAMT_ENTRY_SIZE;
+    const page = Math.floor(offset / PAGE_4K);
+    return this.#tdmr.pamt4kBase + (this.#dynamic ? Math.floor(page / 8) : page * PAMT_ENTRY_SIZE);
   }
 
   /** Forgets the 4 KiB entries of the 2 MiB range at `address`: they are all NDA again. */

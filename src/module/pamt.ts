@@ -6,14 +6,13 @@
  * to the machine's memory all the same: they outlive the module image, and an update finds them as they were.
  */
 import { alignDown, alignUp, PAGE_1G, PAGE_2M, PAGE_4K } from '../abi/address.ts';
-import type { PageLevel } from '../abi/page-types.ts';
+import { LEVEL_4K, type PageLevel } from '../abi/page-types.ts';
+import { MachineCheck } from '../machine/exceptions.ts';
 import type { PhysicalMemory } from '../machine/memory.ts';
-import { PamtBlock, type PamtEntry } from './pamt-block.ts';
+import { PAMT_ENTRY_SIZE, PamtBlock, type PamtEntry } from './pamt-block.ts';
 import { type PamtWalk, type WalkTarget, walkPamt } from './pamt-walk.ts';
 import { type Tdmr, tdmrAt } from './tdmr-table.ts';
 
-/** Bytes of one entry. @public */
-export const PAMT_ENTRY_SIZE = 16;
 /** 4 KiB entries that one SYS.TDMR.INIT initialises, with static and with dynamic PAMT (module facts 3). */
 const INIT_ENTRIES = 1024;
 const INIT_ENTRIES_DYNAMIC = 4096;
@@ -71,11 +70,14 @@ export class Pamt {
 
   /**
    * Locks the way to the page at `address`. Returns undefined outside the initialised part of the TDMRs, and
-   * TDX_OPERAND_BUSY or TDX_OPERAND_BUSY_HOST_PRIORITY where an entry is locked.
+   * TDX_OPERAND_BUSY or TDX_OPERAND_BUSY_HOST_PRIORITY where an entry is locked. Throws MachineCheck where somebody
+   * wrote over the memory that holds the entry.
    */
   walk(address: number, target: WalkTarget): PamtWalk | bigint | undefined {
     const block = this.block(address);
-    return block === undefined ? undefined : walkPamt(block, address, target);
+    if (block === undefined) return undefined;
+    this.#consume(block.entryAddress(address, target.level ?? LEVEL_4K));
+    return walkPamt(block, address, target);
   }
 
   /** The entry of a page that is known to be in an initialised block, without locking. Throws elsewhere. */
@@ -102,6 +104,13 @@ export class Pamt {
   /** Blocks somebody looked at: the measure of this table's memory. */
   get blocksInUse(): number {
     return this.#blocks.size;
+  }
+
+  /** The module's read of an entry: it fails as any read under a private KeyID of a line that is not the KeyID's own. */
+  #consume(address: number): void {
+    if (this.#memory.ownerAt(address) !== this.#keyId || this.#memory.isPoisoned(address)) {
+      throw new MachineCheck(address, 'page metadata were written over');
+    }
   }
 
   /** Takes over the pages of a PAMT area whose first entry lies in `[from, to)` of the area. */

@@ -8,7 +8,7 @@ import { LEVEL_1G, LEVEL_2M, LEVEL_4K, type PageLevel } from '../abi/page-types.
 import { withInfo } from '../abi/status.ts';
 import { STATUS } from '../abi/status-codes.ts';
 import { TDMR_INFO_RESERVED_AREAS, type TdmrInfo } from '../abi/tdmr-info.ts';
-import { PAMT_ENTRY_SIZE } from './pamt.ts';
+import { PAMT_ENTRY_SIZE } from './pamt-block.ts';
 
 /** What the checks must know of the platform and of the configuration asked for. @public */
 export interface TdmrCheckContext {

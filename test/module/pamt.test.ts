@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { GIB, MIB, PAGE_2M, PAGE_4K } from '../../src/abi/address.ts';
 import { LEVEL_1G, LEVEL_2M, LEVEL_4K, PAGE_TYPE } from '../../src/abi/page-types.ts';
 import { STATUS } from '../../src/abi/status-codes.ts';
+import { MachineCheck } from '../../src/machine/exceptions.ts';
 import { PhysicalMemory } from '../../src/machine/memory.ts';
 import { Pamt } from '../../src/module/pamt.ts';
 import { demotePamt, promotePamt } from '../../src/module/pamt-resize.ts';
@@ -110,6 +111,13 @@ describe('walk', () => {
     expect(pamt.walk(BASE, { mode: 'shared' })).toBe(STATUS.TDX_OPERAND_BUSY);
     large.release();
     walk(pamt, BASE, { mode: 'exclusive', level: LEVEL_2M }).release();
+  });
+
+  it('is a machine check where the host wrote over the table', () => {
+    const { memory, pamt } = createPamt();
+    memory.write(8 * GIB + 16 * MIB + 16, new Uint8Array(8), 0);
+    expect(() => pamt.walk(BASE + PAGE_4K, { mode: 'shared' })).toThrow(MachineCheck);
+    walk(pamt, BASE + MIB, { mode: 'shared' }).release();
   });
 
   it('leaves nothing locked when it fails', () => {
