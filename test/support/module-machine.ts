@@ -3,8 +3,9 @@ import { GIB } from '../../src/abi/address.ts';
 import { RAX, REGISTER_NAMES, type RegisterName } from '../../src/abi/registers.ts';
 import type { MachineDescription } from '../../src/machine/description.ts';
 import { Machine } from '../../src/machine/machine.ts';
+import { loadModule, loadModule } from '../../src/module/load-module.ts';
 import { findRelease, type ModuleRelease } from '../../src/module/releases.ts';
-import { TdxModule } from '../../src/module/tdx-module.ts';
+import type { TdxModule } from '../../src/module/tdx-module.ts';
 
 /** Four processors in two packages, 12 GiB, 32 private KeyIDs from 32. */
 export const SMALL_MACHINE: MachineDescription = {
@@ -53,8 +54,7 @@ export function moduleMachine(
   release: ModuleRelease = findRelease('1.5.25')!,
 ): ModuleMachine {
   const machine = new Machine({ ...SMALL_MACHINE, ...changes });
-  const module = new TdxModule(machine, release);
-  machine.seam.module = module;
+  const module = loadModule(machine, release);
   const call: ModuleMachine['call'] = (leaf, operands = {}, lp = 0) => {
     const cpu = machine.lps[lp]!;
     cpu.vmxOperation = true;
