@@ -53,7 +53,6 @@ describe('TDH.SYS.CONFIG', () => {
     expect(configure(high, [ONE_TDMR], { dynamicPamt: true, keyId: 2 })).toBe(invalid(8n));
     expect(configure(initialised(), [ONE_TDMR], { dynamicPamt: true })).toBe(0n);
     const old = moduleMachine({}, findRelease('1.5.16')!);
-    old.machine.seam.handoff = { ...findRelease('1.5.16')!.handoff, pages: 14 };
     expect(configure(initialise(old), [ONE_TDMR], { dynamicPamt: true })).toBe(invalid(8n));
   });
 

@@ -2,15 +2,13 @@ import { describe, expect, it } from 'vitest';
 import { GIB } from '../../../src/abi/address.ts';
 import { TDH } from '../../../src/abi/leaves.ts';
 import { STATUS } from '../../../src/abi/status-codes.ts';
-import { loadModule } from '../../../src/module/load-module.ts';
 import { INTR_PENDING_MSR } from '../../../src/module/pending-events.ts';
 import { findRelease } from '../../../src/module/releases.ts';
 import { moduleMachine } from '../../support/module-machine.ts';
 import { configure, finish, initialise, ONE_TDMR, readyModule } from '../../support/ready-module.ts';
 
 function ready() {
-  const host = moduleMachine({}, findRelease('2.0.08')!);
-  const loaded = initialise({ ...host, module: loadModule(host.machine, findRelease('2.0.08')!) });
+  const loaded = initialise(moduleMachine({}, findRelease('2.0.08')!));
   configure(loaded, [ONE_TDMR]);
   finish(loaded, [ONE_TDMR]);
   return loaded;

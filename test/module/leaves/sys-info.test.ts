@@ -2,7 +2,6 @@ import { describe, expect, it } from 'vitest';
 import { GIB } from '../../../src/abi/address.ts';
 import { TDH } from '../../../src/abi/leaves.ts';
 import { STATUS } from '../../../src/abi/status-codes.ts';
-import { loadModule } from '../../../src/module/load-module.ts';
 import { findRelease } from '../../../src/module/releases.ts';
 import { moduleMachine } from '../../support/module-machine.ts';
 import { initialise } from '../../support/ready-module.ts';
@@ -12,8 +11,7 @@ const CMRS = 0x40_1000;
 const GOOD = { rcx: BigInt(INFO), rdx: 1024n, r8: BigInt(CMRS), r9: 32n };
 
 function initialised(version = '1.5.25') {
-  const host = moduleMachine({}, findRelease(version)!);
-  return initialise({ ...host, module: loadModule(host.machine, findRelease(version)!) });
+  return initialise(moduleMachine({}, findRelease(version)!));
 }
 
 describe('TDH.SYS.INFO', () => {

@@ -3,7 +3,6 @@ import { GLOBAL_FIELDS, globalFieldsOf, NO_FIELD } from '../../../src/abi/global
 import { TDH } from '../../../src/abi/leaves.ts';
 import { STATUS } from '../../../src/abi/status-codes.ts';
 import { listGlobalFields, readGlobalElement } from '../../../src/module/global-metadata.ts';
-import { loadModule } from '../../../src/module/load-module.ts';
 import { findRelease, RELEASES } from '../../../src/module/releases.ts';
 import { type ModuleMachine, moduleMachine } from '../../support/module-machine.ts';
 import { initialise } from '../../support/ready-module.ts';
@@ -14,9 +13,7 @@ const BUFFER = 0x40_0000;
 
 /** A module of `version` with every LP initialised. */
 function initialised(version = '1.5.25'): ModuleMachine {
-  const host = moduleMachine({}, findRelease(version)!);
-  const module = loadModule(host.machine, findRelease(version)!);
-  return initialise({ ...host, module });
+  return initialise(moduleMachine({}, findRelease(version)!));
 }
 
 describe('TDH.SYS.RD', () => {
