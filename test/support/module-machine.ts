@@ -3,7 +3,7 @@ import { GIB } from '../../src/abi/address.ts';
 import { RAX, REGISTER_NAMES, type RegisterName } from '../../src/abi/registers.ts';
 import type { MachineDescription } from '../../src/machine/description.ts';
 import { Machine } from '../../src/machine/machine.ts';
-import { loadModule, loadModule } from '../../src/module/load-module.ts';
+import { loadModule } from '../../src/module/load-module.ts';
 import { findRelease, type ModuleRelease } from '../../src/module/releases.ts';
 import type { TdxModule } from '../../src/module/tdx-module.ts';
 
