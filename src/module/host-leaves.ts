@@ -28,6 +28,7 @@ import { sysTdmrInit } from './leaves/sys-tdmr-init.ts';
 import { sysUpdate } from './leaves/sys-update.ts';
 import { vpAddcx } from './leaves/vp-addcx.ts';
 import { vpCreate } from './leaves/vp-create.ts';
+import { vpEnter } from './leaves/vp-enter.ts';
 import { vpFlush } from './leaves/vp-flush.ts';
 import { vpInit } from './leaves/vp-init.ts';
 
@@ -44,6 +45,7 @@ const LEAVES: readonly (readonly [number: number, leaf: Leaf])[] = [
   [TDH.vpAddcx, vpAddcx],
   [TDH.vpInit, vpInit],
   [TDH.vpFlush, vpFlush],
+  [TDH.vpEnter, vpEnter],
   [TDH.phymemPageRdmd, phymemPageRdmd],
   [TDH.sysKeyConfig, sysKeyConfig],
   [TDH.sysInfo, sysInfo],

@@ -7,6 +7,8 @@ import type { LogicalProcessor } from '../machine/lp.ts';
 import type { Machine } from '../machine/machine.ts';
 import type { SeamImage } from '../machine/seam.ts';
 import { leafCostNs } from './costs.ts';
+import type { GuestRunner } from './guest/guest-runner.ts';
+import type { RunningVcpu } from './guest/running-vcpu.ts';
 import { HOST_LEAVES } from './host-leaves.ts';
 import { KeyOwnershipTable, MAX_PKGS, WriteBackEntry } from './kot.ts';
 import type { Leaf } from './leaf.ts';
@@ -53,6 +55,10 @@ export class TdxModule implements SeamImage {
   updateCompatibility = false;
   /** LPs that are in SEAM mode beyond the call at hand, because they run a TD. */
   lpsInTd = 0;
+  /** The vCPUs that are entered, by LP index. */
+  readonly running: (RunningVcpu | undefined)[] = [];
+  /** What executes the guests; null when something else delivers their VM exits. */
+  guestRunner: GuestRunner | null = null;
   readonly #leaves: readonly (Leaf | undefined)[];
 
   constructor(machine: Machine, release: ModuleRelease) {

@@ -18,15 +18,16 @@ const PCONFIG_OUTCOMES: Readonly<Record<number, PconfigOutcome>> = {
   5: 'device-busy',
 };
 
-/** Words of a plain lock and of one with host priority, by what is held. */
-const SHAREX_WORDS: Readonly<Record<HeldLock['held'], number>> = {
+/** Words of a shared/exclusive lock that is held. @internal */
+export const SHAREX_WORDS: Readonly<Record<HeldLock['held'], number>> = {
   0: 0,
   1: 1,
   exclusive: 1,
   shared: 2,
   hp: 0,
 };
-const HP_WORDS: Readonly<Record<HeldLock['held'], number>> = {
+/** Words of a host-priority lock that is held. @internal */
+export const HP_WORDS: Readonly<Record<HeldLock['held'], number>> = {
   0: 0,
   1: HP_EXCLUSIVE,
   exclusive: HP_EXCLUSIVE,

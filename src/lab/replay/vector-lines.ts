@@ -43,6 +43,8 @@ const platform = v.object({
   msr: msrs,
 });
 
+const injection = v.object({ vector: count, type: count, error_code: v.optional(hex) });
+
 const lock = v.object({
   obj: v.string(),
   index: v.optional(count),
@@ -91,7 +93,7 @@ const lines = {
     entered: v.optional(v.boolean()),
     guest: v.optional(registers),
     rip: v.optional(hex),
-    inj: v.optional(v.unknown()),
+    inj: v.optional(injection),
   }),
   seamcall_repeat: v.object({
     t: v.literal('seamcall_repeat'),
@@ -104,7 +106,26 @@ const lines = {
     status_counts: v.record(v.string(), count),
   }),
   guest_state: v.object({ t: v.literal('guest_state'), lp: count, set: v.record(v.string(), quantity) }),
-  guest: v.looseObject({ t: v.literal('guest'), lp: count, result: v.string() }),
+  guest: v.object({
+    t: v.literal('guest'),
+    lp: count,
+    exit: count,
+    rip: hex,
+    in: registers,
+    qual: v.optional(hex, '0x0'),
+    gpa: v.optional(hex, '0x0'),
+    gla: v.optional(hex, '0x0'),
+    intr_info: v.optional(hex, '0x0'),
+    instr_info: v.optional(hex, '0x0'),
+    instr_len: v.optional(count, 0),
+    idt_vec: v.optional(hex, '0x0'),
+    result: v.picklist(['resumed', 'injected', 'exited', 'native']),
+    out: v.optional(registers),
+    rip_out: v.optional(hex),
+    inj: v.optional(injection),
+    host_out: v.optional(registers),
+    state: v.optional(v.record(v.string(), hex), {}),
+  }),
   expect: v.object({
     t: v.literal('expect'),
     pa: hex,
@@ -128,13 +149,15 @@ export type PlatformLine = Lines['platform'];
 export type EnvLine = Lines['env'];
 /** A lock that another agent holds. @public */
 export type HeldLock = v.InferOutput<typeof lock>;
+/** An event that the module injects. @public */
+export type Injection = v.InferOutput<typeof injection>;
 /** One SEAMCALL. @public */
 export type SeamcallLine = Lines['seamcall'];
 /** One SEAMCALL several times. @public */
 export type RepeatLine = Lines['seamcall_repeat'];
 /** Contents of memory. @public */
 export type ExpectLine = Lines['expect'];
-/** An exit of the guest on an LP; what it holds beside is the TD floor's to read. @public */
+/** An exit of the guest on an LP, and what comes of it. @public */
 export type GuestLine = Lines['guest'];
 /** Changes that the guest made to its own state. @public */
 export type GuestStateLine = Lines['guest_state'];

@@ -55,3 +55,14 @@ export function forgetTranslations({ tdcs }: TrustDomain, tdvps: ControlStructur
 function countAssociated({ tdcs }: TrustDomain, change: number): void {
   tdcs.setU32(TDCS.NUM_ASSOC_VCPUS, tdcs.u32(TDCS.NUM_ASSOC_VCPUS) + change);
 }
+
+/** Changes the count of the vCPUs that run in `epoch`; odd and even epochs have a count each. @public */
+export function countInEpoch(tdcs: ControlStructure, epoch: bigint, change: number): void {
+  const at = TDCS.REFCOUNT + 2 * Number(epoch & 1n);
+  tdcs.setU16(at, tdcs.u16(at) + change);
+}
+
+/** The vCPU no longer runs in the epoch it was entered in. @public */
+export function leaveEpoch(tdcs: ControlStructure, tdvps: ControlStructure): void {
+  countInEpoch(tdcs, tdvps.u64(TDVPS.VCPU_EPOCH), -1);
+}

@@ -1,0 +1,26 @@
+/** The guest leaves by number. */
+import { TDG } from '../../abi/leaves.ts';
+import type { GuestLeaf } from './guest-leaf.ts';
+import { mrRtmrExtend } from './leaves/mr-rtmr-extend.ts';
+import { sysRd } from './leaves/sys-rd.ts';
+import { sysRdall } from './leaves/sys-rdall.ts';
+import { vpCpuidveSet } from './leaves/vp-cpuidve-set.ts';
+import { vpInfo } from './leaves/vp-info.ts';
+import { vpVeinfoGet } from './leaves/vp-veinfo-get.ts';
+import { vpVmcall } from './leaves/vp-vmcall.ts';
+
+/** @internal */
+export const GUEST_LEAVES: readonly (GuestLeaf | undefined)[] = ((): (GuestLeaf | undefined)[] => {
+  const table: (GuestLeaf | undefined)[] = [];
+  const rows: readonly (readonly [number: number, leaf: GuestLeaf])[] = [
+    [TDG.vpVmcall, vpVmcall],
+    [TDG.vpInfo, vpInfo],
+    [TDG.mrRtmrExtend, mrRtmrExtend],
+    [TDG.vpVeinfoGet, vpVeinfoGet],
+    [TDG.vpCpuidveSet, vpCpuidveSet],
+    [TDG.sysRd, sysRd],
+    [TDG.sysRdall, sysRdall],
+  ];
+  for (const [number, leaf] of rows) table[number] = leaf;
+  return table;
+})();
