@@ -53,6 +53,8 @@ export class TdxModule implements SeamImage {
   migrationInterruptedCount = 0;
   /** Given with SYS.UPDATE: TDs keep what the older module offered. */
   updateCompatibility = false;
+  /** LPs that are in SEAM mode beyond the call at hand, because they run a TD. */
+  lpsInTd = 0;
   /** The vCPUs that are entered, by LP index. */
   readonly running: (RunningVcpu | undefined)[] = [];
   /** What executes the guests; null when something else delivers their VM exits. */
@@ -70,11 +72,6 @@ export class TdxModule implements SeamImage {
   /** LP.INIT is done on every LP that SYS.INIT counted. */
   get allLpsInitialised(): boolean {
     return this.lps.filter((lp) => lp !== undefined).length >= this.platform!.lps;
-  }
-
-  /** LPs that are in SEAM mode beyond the call at hand, because they run a TD. */
-  get lpsInTd(): number {
-    return this.running.filter((vcpu) => vcpu !== undefined).length;
   }
 
   isPrivateKeyId(keyId: number): boolean {
