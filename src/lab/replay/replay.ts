@@ -17,6 +17,7 @@ import { applyEnvironment } from './environment.ts';
 import type { GuestPort } from './guest-port.ts';
 import { compareRegisters, loadRegisters, type Mismatch } from './mismatch.ts';
 import { loadReplayModule, replayMachine } from './replay-machine.ts';
+import { tdGuestPort } from './td-guest-port.ts';
 import {
   type ExpectLine,
   type PlatformLine,
@@ -54,8 +55,8 @@ export interface FileReplay extends ReplayResult {
 
 /** @public */
 export interface ReplayOptions {
-  /** Makes the guest side of a machine; without it, guests are reported as not supported. */
-  readonly guestPort?: (machine: Machine) => GuestPort;
+  /** Makes the guest side of a machine; null for none, which reports every guest as not supported. */
+  readonly guestPort?: ((machine: Machine) => GuestPort) | null;
 }
 
 const GZIP_MAGIC = [0x1f, 0x8b] as const;
@@ -101,7 +102,8 @@ class Replay {
   constructor(platform: PlatformLine, options: ReplayOptions) {
     this.#platform = platform;
     this.#machine = replayMachine(platform);
-    this.#guest = options.guestPort?.(this.#machine) ?? null;
+    const { guestPort = tdGuestPort } = options;
+    this.#guest = guestPort === null ? null : guestPort(this.#machine);
   }
 
   result(): ReplayResult {

@@ -110,7 +110,7 @@ const lines = {
     t: v.literal('guest'),
     lp: count,
     exit: count,
-    rip: hex,
+    rip: v.optional(hex, '0x0'),
     in: registers,
     qual: v.optional(hex, '0x0'),
     gpa: v.optional(hex, '0x0'),

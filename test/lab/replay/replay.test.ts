@@ -105,13 +105,15 @@ describe('replay', () => {
   });
 
   it('reports what it does not support instead of passing over it', () => {
-    const { mismatches } = replay(
+    const text = jsonl(
+      PLATFORM,
       { t: 'guest_state', lp: 0, set: { rip: '0x1000' } },
-      { t: 'guest', lp: 0, exit: 77, result: 'resumed' },
+      { t: 'guest', lp: 0, tdvpr: '0x0', exit: 77, rip: '0x1000', in: {}, result: 'resumed' },
       { t: 'env', lock: { obj: 'RTMR', tdr: '0x1000', held: 1 } },
       { t: 'something new' },
       { t: 'seamcall', lp: 0, in: { rax: '0x0' }, entered: true },
     );
+    const { mismatches } = replayVectors(text, { guestPort: null });
     expect(mismatches.map(({ line }) => line)).toEqual([2, 3, 4, 5, 6]);
   });
 
