@@ -7,10 +7,14 @@ import { mngAddcx } from './leaves/mng-addcx.ts';
 import { mngCreate } from './leaves/mng-create.ts';
 import { mngInit } from './leaves/mng-init.ts';
 import { mngKeyConfig } from './leaves/mng-key-config.ts';
+import { mngKeyFreeid } from './leaves/mng-key-freeid.ts';
+import { mngKeyReclaimid } from './leaves/mng-key-reclaimid.ts';
+import { mngVpflushdone } from './leaves/mng-vpflushdone.ts';
 import { mrExtend } from './leaves/mr-extend.ts';
 import { mrFinalize } from './leaves/mr-finalize.ts';
 import { phymemCacheWb } from './leaves/phymem-cache-wb.ts';
 import { phymemPageRdmd } from './leaves/phymem-page-rdmd.ts';
+import { phymemPageReclaim } from './leaves/phymem-page-reclaim.ts';
 import { phymemPageWbinvd } from './leaves/phymem-page-wbinvd.ts';
 import { phymemPamtAdd } from './leaves/phymem-pamt-add.ts';
 import { phymemPamtRemove } from './leaves/phymem-pamt-remove.ts';
@@ -46,6 +50,10 @@ const LEAVES: readonly (readonly [number: number, leaf: Leaf])[] = [
   [TDH.vpInit, vpInit],
   [TDH.vpFlush, vpFlush],
   [TDH.vpEnter, vpEnter],
+  [TDH.mngVpflushdone, mngVpflushdone],
+  [TDH.mngKeyFreeid, mngKeyFreeid],
+  [TDH.mngKeyReclaimid, mngKeyReclaimid],
+  [TDH.phymemPageReclaim, phymemPageReclaim],
   [TDH.phymemPageRdmd, phymemPageRdmd],
   [TDH.sysKeyConfig, sysKeyConfig],
   [TDH.sysInfo, sysInfo],

@@ -96,6 +96,7 @@ class TdGuestPort implements GuestPort {
   }
 
   changeState(lp: LogicalProcessor, { set }: GuestStateLine): void {
+    if (!this.isInGuest(lp)) return;
     const { vmcs, tdvps } = this.#vcpu(lp);
     for (const [name, value] of Object.entries(set)) {
       if (VMCS_STATE[name] !== undefined) vmcs.write(VMCS_STATE[name], value);

@@ -111,6 +111,22 @@ export function givePage({ walk }: LockedPage, type: PageType, owner: number): v
   if (walk.parent?.type === PAGE_TYPE.PAMT) walk.parent.usedPages++;
 }
 
+/** Bit 62 of an output: with dynamic PAMT, no page of the 2 MiB range is in use and its page pair can be removed. */
+const PAIR_UNUSED = 1n << 62n;
+
+/** Makes a locked page free again. Returns the hint about the pair of pages that hold its metadata, or 0. @public */
+export function takePage({ entry, parent }: PamtWalk): bigint {
+  entry.type = PAGE_TYPE.NDA;
+  if (parent?.type !== PAGE_TYPE.PAMT) return 0n;
+  parent.usedPages--;
+  return parent.usedPages === 0 ? PAIR_UNUSED : 0n;
+}
+
+/** True when `address` is that of a whole page of `level`. @public */
+export function pageIsMultipleOf(address: number, level: PageLevel): boolean {
+  return address % (PAGE_4K * 512 ** level) === 0;
+}
+
 /** Locks the TDR in register `operand`. @public */
 export function lockTdr(
   module: TdxModule,
