@@ -82,6 +82,25 @@ export function accessGpa(
   });
 }
 
+/**
+ * Where the CPU finds the memory of `gpa` for an access by the guest itself; undefined where the access is an EPT
+ * violation.
+ * @public
+ */
+export function translateGpa(
+  vcpu: RunningVcpu,
+  gpa: number,
+  access: 'read' | 'write',
+): GuestMemory | undefined {
+  const { tdcs, td } = vcpu;
+  if (!isGpaValid(tdcs, gpa, false)) return undefined;
+  const wanted = access === 'write' ? READ | WRITE : READ;
+  const shared = isSharedGpa(tdcs, gpa);
+  const walk = shared ? walkShared(vcpu, gpa, wanted) : walkPrivate(td, gpa, wanted);
+  if (walk.fault !== undefined) return undefined;
+  return shared ? sharedMemory(vcpu, walk.address) : { address: walk.address, keyId: td.keyId };
+}
+
 function privateFault(vcpu: RunningVcpu, gpa: number, qualification: bigint, entry: SeptEntry): Interrupted {
   if (!isPendingAcceptable(entry)) return exitForEptViolation(vcpu, qualification, BigInt(gpa));
   if (!vcpu.hasControl(TD_CTLS.PENDING_VE_DISABLE)) return reenterWithVe(vcpu, gpa, qualification, 'PENDING');
