@@ -17,15 +17,9 @@ import { type Held, locking } from '../td/held.ts';
 import { checkInterruption } from '../td/interruption.ts';
 import { aliasBit, L2_STATE, l2State, l2TableEntry, putL2SeptDetails } from '../td/l2-sept.ts';
 import { MAX_VMS, NULL_PA, TDCS } from '../td/layout.ts';
-import {
-  enterOpState,
-  givePage,
-  type LockedPage,
-  lockPageAt,
-  lockTdrWithFlags,
-  plainHpa,
-} from '../td/operands.ts';
-import { putSeptDetails, SEPT_LEVEL } from '../td/sept.ts';
+import { enterOpState, givePage, type LockedPage, lockTdrWithFlags } from '../td/operands.ts';
+import { septStateIncorrect } from '../td/page-leaf.ts';
+import { SEPT_LEVEL } from '../td/sept.ts';
 import {
   FREE_ENTRY,
   isSeptStateAllowed,
@@ -35,13 +29,12 @@ import {
   septEntry,
   septState,
 } from '../td/sept-entry.ts';
+import { lockNewSeptPage, UNUSED_PAGE } from '../td/sept-page-operands.ts';
 import { type TrustDomain, ZEROES } from '../td/trust-domain.ts';
 import type { TdxModule } from '../tdx-module.ts';
 
 /** RDX bit 0: a page that is there already is no error. */
 const ALLOW_EXISTING = 1;
-/** Bit 63 of a page operand on output: the page was not used. Ignored on input. */
-const UNUSED = 1n << 63n;
 
 /** @internal */
 export const memSeptAdd: Leaf = { handler: locking(run) };
@@ -77,7 +70,7 @@ function run(module: TdxModule, lp: LogicalProcessor, held: Held, version: numbe
   if (typeof located === 'bigint') return located;
   const parent = lockEntry(held, regs, located);
   if (typeof parent === 'bigint') return parent;
-  if (!isSeptStateAllowed(TDH.memSeptAdd, parent.entry)) return stateIncorrect(regs, parent);
+  if (!isSeptStateAllowed(TDH.memSeptAdd, parent.entry)) return septStateIncorrect(regs, parent);
   const allowExisting = flags !== 0;
   const pages: NewPage[] = [];
   const own = prepareOwnPage(module, held, regs, parent, version, allowExisting, pages);
@@ -104,7 +97,7 @@ function run(module: TdxModule, lp: LogicalProcessor, held: Held, version: numbe
 function clearUnusedMarks(regs: Registers): void {
   for (let vm = 0; vm < MAX_VMS; vm++) {
     const given = regs.q[R8 + vm]!;
-    if (given !== NULL_PA) regs.q[R8 + vm] = given & ~UNUSED;
+    if (given !== NULL_PA) regs.q[R8 + vm] = given & ~UNUSED_PAGE;
   }
 }
 
@@ -125,19 +118,6 @@ function addPage(td: TrustDomain, { vm, page, parent }: NewPage, own: LocatedEnt
   ept.write(parent.at, l2TableEntry(pfn));
 }
 
-/** Locks the free page in R8 to R11; its bit 63 is ignored. */
-function lockNewPage(module: TdxModule, held: Held, regs: Registers, register: number): LockedPage | bigint {
-  const high = regs.d[2 * register + 1]! & 0x7fff_ffff;
-  const address = plainHpa(module.platform!, regs.d[2 * register]!, high);
-  if (address === undefined) return withOperand(STATUS.TDX_OPERAND_INVALID, register);
-  return lockPageAt(module, held, address, register, 'exclusive', PAGE_TYPE.NDA);
-}
-
-function stateIncorrect(regs: Registers, located: LocatedEntry): bigint {
-  putSeptDetails(regs, located.ept, located);
-  return withOperand(STATUS.TDX_EPT_ENTRY_STATE_INCORRECT, OPERAND.RCX);
-}
-
 /** The page in R8 for the TD's own tree: none, one that is there already, or a new one. */
 function prepareOwnPage(
   module: TdxModule,
@@ -151,14 +131,14 @@ function prepareOwnPage(
   const state = septState(parent.entry);
   if (regs.q[R8] === NULL_PA) {
     if (version === 0) return withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.R8);
-    return state === SEPT_STATE.NL_MAPPED ? STATUS.TDX_SUCCESS : stateIncorrect(regs, parent);
+    return state === SEPT_STATE.NL_MAPPED ? STATUS.TDX_SUCCESS : septStateIncorrect(regs, parent);
   }
   if (state !== SEPT_STATE.FREE) {
-    if (!allowExisting) return stateIncorrect(regs, parent);
-    if (version > 0) regs.q[R8]! |= UNUSED;
+    if (!allowExisting) return septStateIncorrect(regs, parent);
+    if (version > 0) regs.q[R8]! |= UNUSED_PAGE;
     return STATUS.TDX_SUCCESS;
   }
-  const page = lockNewPage(module, held, regs, R8);
+  const page = lockNewSeptPage(module, held, regs, R8);
   if (typeof page === 'bigint') return page;
   pages.push({ vm: 0, page, parent });
   return STATUS.TDX_SUCCESS;
@@ -186,10 +166,10 @@ function prepareL2Page(
   if (position.level !== own.level) return details(STATUS.TDX_L2_SEPT_WALK_FAILED);
   if (l2State(position.entry) !== L2_STATE.FREE) {
     if (!allowExisting) return details(STATUS.TDX_L2_SEPT_ENTRY_NOT_FREE);
-    regs.q[R8 + vm]! |= UNUSED;
+    regs.q[R8 + vm]! |= UNUSED_PAGE;
     return STATUS.TDX_SUCCESS;
   }
-  const page = lockNewPage(module, held, regs, R8 + vm);
+  const page = lockNewSeptPage(module, held, regs, R8 + vm);
   if (typeof page === 'bigint') return page;
   pages.push({ vm, page, parent: { ept, ...position } });
   return STATUS.TDX_SUCCESS;

@@ -3,8 +3,11 @@
  * its alias bits that they exist; their states are fewer (module facts 7).
  */
 import { RCX, RDX, type Registers } from '../../abi/registers.ts';
+import type { LocatedEntry } from './gpa.ts';
+import { TDCS } from './layout.ts';
 import type { SecureEpt, SeptPosition } from './sept.ts';
 import { isLeafEntry, SEPT_HIGH, SEPT_LOW, SEPT_RWX_XU, type SeptEntry } from './sept-entry.ts';
+import type { TrustDomain } from './trust-domain.ts';
 
 /** State codes: TDB in bit 0, TDMEM in bit 1, LEAF in bit 2, R in bit 3. @public */
 export const L2_STATE = { FREE: 0, NL_BLOCKED: 1, MAPPED: 6, BLOCKED: 7, NL_MAPPED: 8 } as const;
@@ -37,6 +40,26 @@ export function l2TableEntry(pfn: number): SeptEntry {
 /** The bit of a TD's own entry that stands for an entry of L2 VM `vm`. @public */
 export function aliasBit(vm: number): number {
   return SEPT_HIGH.TDAL1 << (vm - 1);
+}
+
+/** An entry of an L2 tree beside an entry of the TD's own. @public */
+export interface Alias extends LocatedEntry {
+  readonly vm: number;
+}
+
+/** The L2 entries that the TD's own entry `own` for `gpa` says exist, by ascending VM. @public */
+export function* aliases(
+  td: TrustDomain,
+  own: SeptPosition & { readonly gpa: number },
+): Generator<Alias, void> {
+  const vms = td.tdcs.u16(TDCS.NUM_L2_VMS);
+  for (let vm = 1; vm <= vms; vm++) {
+    if ((own.entry.high & aliasBit(vm)) === 0) continue;
+    const ept = td.sept(vm);
+    const position = ept.walk(own.gpa, own.level);
+    if (position.level !== own.level) throw new Error(`VM ${vm} has no entry where the TD says it has one`);
+    yield { vm, ept, ...position };
+  }
 }
 
 /** Puts an L2 entry as the host may see it into RCX; its level, state and VM into RDX. @public */

@@ -15,6 +15,7 @@ export const SEPT_LOW = {
   MT_WB: 0b110 << 3,
   TDMEM: 1 << 6,
   LEAF: 1 << 7,
+  A: 1 << 8,
   D: 1 << 9,
   XU: 1 << 10,
   /** The entry is locked. */
@@ -142,6 +143,11 @@ const ALLOWED_BY_GUEST_LEAF: ReadonlyMap<number, StateSet> = new Map([
 ]);
 
 const PENDING_ACCEPTABLE = setOf('PENDING', 'PENDING_EXPORTED_DIRTY');
+const ANY_PENDING = setOf(...LEAVES.filter((name) => name.startsWith('PENDING')));
+const ANY_BLOCKED_FOR_WRITING = setOf(...LEAVES.filter((name) => name.endsWith('BLOCKEDW')));
+const MAPPED_OR_PENDING = setOf('MAPPED', 'PENDING');
+/** Nobody can have cached a translation that lets the TD write. */
+const UNTRACKED = setOf('FREE', 'REMOVED', 'EXPORTED_BLOCKEDW', 'PENDING_EXPORTED_BLOCKEDW');
 const ANY_BLOCKED = setOf('NL_BLOCKED', 'BLOCKED', 'PENDING_BLOCKED');
 const GUEST_ACCESSIBLE = setOf(
   'MAPPED',
@@ -185,6 +191,26 @@ export function isSeptStateAllowedForGuest(leaf: number, entry: SeptEntry): bool
 /** True when the page waits for the TD to accept it. @public */
 export function isPendingAcceptable(entry: SeptEntry): boolean {
   return PENDING_ACCEPTABLE[septState(entry)] === 1;
+}
+
+/** True when the TD has not accepted the page yet, be it blocked or not. @public */
+export function isPending(entry: SeptEntry): boolean {
+  return ANY_PENDING[septState(entry)] === 1;
+}
+
+/** True when the page is blocked for writing only. @public */
+export function isBlockedForWriting(entry: SeptEntry): boolean {
+  return ANY_BLOCKED_FOR_WRITING[septState(entry)] === 1;
+}
+
+/** True for the states in which pages can be merged. @public */
+export function isMappedOrPending(entry: SeptEntry): boolean {
+  return MAPPED_OR_PENDING[septState(entry)] === 1;
+}
+
+/** True when the entry must be blocked and tracked before it is taken from a TD that runs. @public */
+export function needsTlbTracking(entry: SeptEntry): boolean {
+  return UNTRACKED[septState(entry)] === 0;
 }
 
 /** True when the entry is blocked, at whatever level. @public */
@@ -240,4 +266,12 @@ export function withSeptState(entry: SeptEntry, code: number): SeptEntry {
 /** The page number in the entry, KeyID included. @public */
 export function entryPfn(entry: SeptEntry): number {
   return (entry.high & 0xf_ffff) * 0x10_0000 + (entry.low >>> 12);
+}
+
+/** The entry for another page number, KeyID included. @public */
+export function withPfn({ low, high }: SeptEntry, pfn: number): SeptEntry {
+  return {
+    low: ((low & 0xfff) | ((pfn % 0x10_0000) << 12)) >>> 0,
+    high: ((high & ~0xf_ffff) | Math.floor(pfn / 0x10_0000)) >>> 0,
+  };
 }

@@ -2,7 +2,7 @@
  * A secure EPT (module facts 7): the tree in the TD's private memory that maps its guest physical addresses. The
  * tables are real pages of the machine's memory under the TD's KeyID.
  */
-import { PAGE_4K } from '../../abi/address.ts';
+import { alignDown, PAGE_4K } from '../../abi/address.ts';
 import { RCX, RDX, type Registers } from '../../abi/registers.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import type { PhysicalMemory } from '../../machine/memory.ts';
@@ -123,9 +123,19 @@ export class SecureEpt {
     return pfn + this.keyId * this.#pfnLimit;
   }
 
+  /** Physical address of the page that the leaf `entry` at `level` maps. */
+  pageAddress(entry: SeptEntry, level: number): number {
+    return alignDown(this.pfnOf(entry) * PAGE_4K, SEPT_LEVEL_SIZES[level]!);
+  }
+
   /** Physical address of `gpa` in the page that the leaf `entry` at `level` maps. */
   translate(entry: SeptEntry, level: number, gpa: number): number {
-    return this.pfnOf(entry) * PAGE_4K + (gpa % SEPT_LEVEL_SIZES[level]!);
+    return this.pageAddress(entry, level) + (gpa % SEPT_LEVEL_SIZES[level]!);
+  }
+
+  /** Place of the first entry of the table `pfn`; entry `i` is `2 * i` further. */
+  tableAt(pfn: number): number {
+    return this.#memory.frameOf(pfn, this.keyId) / 4;
   }
 }
 
