@@ -2,7 +2,19 @@
 import { TDH } from '../abi/leaves.ts';
 import type { Leaf } from './leaf.ts';
 import { memPageAdd } from './leaves/mem-page-add.ts';
+import { memPageAug } from './leaves/mem-page-aug.ts';
+import { memPageDemote } from './leaves/mem-page-demote.ts';
+import { memPagePromote } from './leaves/mem-page-promote.ts';
+import { memPageRelocate } from './leaves/mem-page-relocate.ts';
+import { memPageRemove } from './leaves/mem-page-remove.ts';
+import { memRangeBlock } from './leaves/mem-range-block.ts';
+import { memRangeUnblock } from './leaves/mem-range-unblock.ts';
+import { memRd } from './leaves/mem-rd.ts';
 import { memSeptAdd } from './leaves/mem-sept-add.ts';
+import { memSeptRd } from './leaves/mem-sept-rd.ts';
+import { memSeptRemove } from './leaves/mem-sept-remove.ts';
+import { memTrack } from './leaves/mem-track.ts';
+import { memWr } from './leaves/mem-wr.ts';
 import { mngAddcx } from './leaves/mng-addcx.ts';
 import { mngCreate } from './leaves/mng-create.ts';
 import { mngInit } from './leaves/mng-init.ts';
@@ -43,6 +55,18 @@ const LEAVES: readonly (readonly [number: number, leaf: Leaf])[] = [
   [TDH.mngInit, mngInit],
   [TDH.memSeptAdd, memSeptAdd],
   [TDH.memPageAdd, memPageAdd],
+  [TDH.memPageAug, memPageAug],
+  [TDH.memPageDemote, memPageDemote],
+  [TDH.memPagePromote, memPagePromote],
+  [TDH.memPageRelocate, memPageRelocate],
+  [TDH.memPageRemove, memPageRemove],
+  [TDH.memRangeBlock, memRangeBlock],
+  [TDH.memRangeUnblock, memRangeUnblock],
+  [TDH.memRd, memRd],
+  [TDH.memSeptRd, memSeptRd],
+  [TDH.memSeptRemove, memSeptRemove],
+  [TDH.memTrack, memTrack],
+  [TDH.memWr, memWr],
   [TDH.mrExtend, mrExtend],
   [TDH.mrFinalize, mrFinalize],
   [TDH.vpCreate, vpCreate],
