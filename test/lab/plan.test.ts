@@ -67,6 +67,17 @@ describe('plan of embedded hosts', () => {
 });
 
 describe('plan of changed hosts', () => {
+  it('agrees with a failure whose errno no line of the log shows', async () => {
+    const survey = await surveyOf('spr-256g-2node', { keyIds: { mktme: 63, tdx: 1 } });
+    const observed = { initialized: false, failure: { text: 'too few private KeyIDs' } };
+    const { comparisons } = planHost({ ...survey, observed }, DEFAULTS);
+    expect(comparisons).toEqual([
+      { what: 'outcome', planned: 'failed with ENODEV (-19)', observed: 'failed', agrees: true },
+    ]);
+    const passing = planHost({ ...(await surveyOf('spr-256g-2node', {})), observed }, DEFAULTS);
+    expect(passing.comparisons[0]).toMatchObject({ planned: 'initialised', agrees: false });
+  });
+
   it('finds what keeps a host down before any memory matters', async () => {
     const cases: [Partial<Survey['machine']>, string, number, RegExp][] = [
       [{ keyIds: null }, 'detect', -19, /BIOS/],

@@ -24,7 +24,10 @@ export function compareWithObserved(plan: Comparable, observed: Observed): reado
     compare('private KeyIDs', `[${start}, ${end})`, `[${keyIds.start}, ${keyIds.end})`);
   }
   if (initialized === true || failure !== undefined) {
-    compare('outcome', outcome(plan.failure?.error.number), outcome(observedErrno(observed)));
+    const planned = plan.failure?.error.number;
+    const seen = observedErrno(observed);
+    const agrees = seen === 'unknown' ? planned !== undefined : planned === seen;
+    comparisons.push({ what: 'outcome', planned: outcome(planned), observed: outcome(seen), agrees });
   }
   const failedRange = plan.failure?.error.reason.data.tdmr as AddressRange | undefined;
   if (failure?.range !== undefined && failedRange !== undefined) {
