@@ -3,7 +3,7 @@ import type { E820Type } from '../machine/description.ts';
 import { addFact, type Evidence, inputErrorAt, type Place } from './evidence.ts';
 import { parseInclusiveRange } from './parse-number.ts';
 
-const LINE = /^( *)([0-9a-f]+)-([0-9a-f]+) : (.+?)\s*$/;
+const LINE = /^( *)([0-9a-f]+)-([0-9a-f]+) : (.+)$/;
 
 /** Names of memory at the top level, by the type of the firmware map entry they come from. @internal */
 export const E820_TYPE_OF_RESOURCE: Readonly<Record<string, E820Type>> = {
@@ -27,7 +27,8 @@ export function readIomemLine(evidence: Evidence, text: string, place: Place): b
   if (!text.includes(' : ')) return false;
   const match = LINE.exec(text);
   if (match === null) return false;
-  const [, indent, first, last, name] = match as unknown as [string, string, string, string, string];
+  const [, indent, first, last, rest] = match as unknown as [string, string, string, string, string];
+  const name = rest.trimEnd();
   const wanted = name in E820_TYPE_OF_RESOURCE || CXL_WINDOW.test(name) || CXL_MEMORY.test(name);
   if (!wanted) return true;
   // An unprivileged reader is shown zeroes for every address.

@@ -85,11 +85,16 @@ const NODE_RULES: readonly LogRule[] = [
 const PROCESSOR_RULES: readonly LogRule[] = [
   {
     word: 'CPU0: ',
-    pattern: /CPU0: .*\(family: 0x([0-9a-f]+), model: 0x([0-9a-f]+)/,
+    pattern: /^(?:(?!CPU0: ).)*CPU0: .*\(family: 0x([0-9a-f]+), model: 0x([0-9a-f]+)/,
     take(evidence, match, place) {
       const model = cpuModelOf(Number.parseInt(match[1]!, 16), Number.parseInt(match[2]!, 16));
       if (model !== undefined) evidence.cpuModel = model;
-      else addNote(evidence, place, `processor model 0x${match[2]} is not one with TDX`);
+      else
+        addNote(
+          evidence,
+          place,
+          `processor model 0x${match[2]} is none of those with TDX that are known here`,
+        );
     },
   },
   {

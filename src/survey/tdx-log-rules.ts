@@ -76,7 +76,7 @@ export const TDX_RULES: readonly LogRule[] = [
   },
   {
     word: 'for PAMT',
-    pattern: /(\d+) (KBs?|pages) allocated for PAMT/,
+    pattern: /\b(\d+) (KBs?|pages) allocated for PAMT/,
     take(evidence, match, place) {
       const kibPerUnit = match[2] === 'pages' ? 4 : 1;
       evidence.pamtKb = parseCount(match[1]!, MAX_PAMT_UNITS, 'units of PAMT', place) * kibPerUnit;
@@ -101,8 +101,9 @@ export const TDX_RULES: readonly LogRule[] = [
   },
   {
     word: 'tdx: ',
+    // Anchored at the first `tdx: `: a line that repeats it many times would else be searched from each.
     pattern:
-      /tdx: (.*(?:initialization failed: |exhausted|not loaded|not supported|is required|too few|Failed to initialize|clobber).*)/,
+      /^(?:(?!tdx: ).)*tdx: (.*(?:initialization failed: |exhausted|not loaded|not supported|is required|too few|Failed to initialize|clobber).*)/,
     take: takeFailure,
   },
   {

@@ -105,6 +105,15 @@ describe('large and odd input', () => {
     expect(noteTexts(survey)).toContain('host:1 this line is over 64 KiB');
   });
 
+  it('survives long lines that repeat what readers look for', async () => {
+    const length = 60_000;
+    const fill = (text: string): string => text.repeat(length / text.length);
+    const lines = [fill('tdx: '), fill('CPU0: '), `0-0 : a${fill(' ')}b`, `${fill('9')} allocated for PAMT`];
+    // Read in quadratic time these would outlast the test.
+    const text = lines.map((line) => `${line}\n`.repeat(30)).join('');
+    expect((await surveyOf(text + SMALL_LOG)).machine).toEqual((await surveyOf(SMALL_LOG)).machine);
+  });
+
   it('refuses a map without end', async () => {
     const lines = Array.from({ length: 100_001 }, (_, i) => {
       const start = i * 0x2000;
