@@ -2,6 +2,7 @@
 import { OPERAND } from '../../abi/operands.ts';
 import { withOperand } from '../../abi/status.ts';
 import { STATUS } from '../../abi/status-codes.ts';
+import { TD_PARAMS_AT, TD_PARAMS_BYTES } from '../../abi/td-params.ts';
 import type { LogicalProcessor } from '../../machine/lp.ts';
 import { cpuidKey, type PlatformSnapshot } from '../platform.ts';
 import { MODULE_MSR } from '../platform-msrs.ts';
@@ -12,25 +13,6 @@ import { MEASUREMENT_BYTES } from './measurement.ts';
 import { SEPT_LEVEL } from './sept.ts';
 import type { TrustDomain } from './trust-domain.ts';
 
-/** Bytes of TD_PARAMS, and its alignment. @public */
-export const TD_PARAMS_BYTES = 1024;
-
-const AT = {
-  ATTRIBUTES: 0,
-  XFAM: 8,
-  MAX_VCPUS: 16,
-  NUM_L2_VMS: 18,
-  MSR_CONFIG_CTLS: 19,
-  RESERVED_0: [20, 24],
-  EPTP_CONTROLS: 24,
-  CONFIG_FLAGS: 32,
-  TSC_FREQUENCY: 40,
-  RESERVED_1: [42, 80],
-  MEASUREMENTS: 80,
-  ARCH_CAPABILITIES: 224,
-  RESERVED_2: [232, 256],
-  CPUID_CONFIG: 256,
-} as const;
 /** MRCONFIGID, MROWNER, MROWNERCONFIG, as they follow each other in TD_PARAMS and in the TDCS. */
 const MEASUREMENTS_BYTES = 3 * MEASUREMENT_BYTES;
 
@@ -67,23 +49,23 @@ export class TdParams {
   }
 
   get attributes(): bigint {
-    return this.#u64(AT.ATTRIBUTES);
+    return this.#u64(TD_PARAMS_AT.ATTRIBUTES);
   }
 
   get xfam(): bigint {
-    return this.#u64(AT.XFAM);
+    return this.#u64(TD_PARAMS_AT.XFAM);
   }
 
   get maxVcpus(): number {
-    return this.#view.getUint16(AT.MAX_VCPUS, true);
+    return this.#view.getUint16(TD_PARAMS_AT.MAX_VCPUS, true);
   }
 
   get l2Vms(): number {
-    return this.#view.getUint8(AT.NUM_L2_VMS);
+    return this.#view.getUint8(TD_PARAMS_AT.NUM_L2_VMS);
   }
 
   get msrConfigCtls(): number {
-    return this.#view.getUint8(AT.MSR_CONFIG_CTLS);
+    return this.#view.getUint8(TD_PARAMS_AT.MSR_CONFIG_CTLS);
   }
 
   get archCapabilitiesConfigured(): boolean {
@@ -91,35 +73,35 @@ export class TdParams {
   }
 
   get eptpControls(): bigint {
-    return this.#u64(AT.EPTP_CONTROLS);
+    return this.#u64(TD_PARAMS_AT.EPTP_CONTROLS);
   }
 
   get configFlags(): bigint {
-    return this.#u64(AT.CONFIG_FLAGS);
+    return this.#u64(TD_PARAMS_AT.CONFIG_FLAGS);
   }
 
   get tscFrequency(): number {
-    return this.#view.getUint16(AT.TSC_FREQUENCY, true);
+    return this.#view.getUint16(TD_PARAMS_AT.TSC_FREQUENCY, true);
   }
 
   get measurements(): Uint8Array {
-    return this.#bytes(AT.MEASUREMENTS, AT.MEASUREMENTS + MEASUREMENTS_BYTES);
+    return this.#bytes(TD_PARAMS_AT.MEASUREMENTS, TD_PARAMS_AT.MEASUREMENTS + MEASUREMENTS_BYTES);
   }
 
   get archCapabilities(): bigint {
-    return this.#u64(AT.ARCH_CAPABILITIES);
+    return this.#u64(TD_PARAMS_AT.ARCH_CAPABILITIES);
   }
 
   /** EAX, EBX, ECX, EDX of configurable leaf `index`. */
   cpuidConfig(index: number): readonly [number, number, number, number] {
-    const at = AT.CPUID_CONFIG + 16 * index;
+    const at = TD_PARAMS_AT.CPUID_CONFIG + 16 * index;
     const word = (i: number): number => this.#view.getUint32(at + 4 * i, true);
     return [word(0), word(1), word(2), word(3)];
   }
 
   /** True when the bytes after `leaves` configurable leaves are zero. */
   isTailZero(leaves: number): boolean {
-    return this.isZero([AT.CPUID_CONFIG + 16 * leaves, TD_PARAMS_BYTES]);
+    return this.isZero([TD_PARAMS_AT.CPUID_CONFIG + 16 * leaves, TD_PARAMS_BYTES]);
   }
 
   isZero([start, end]: readonly [start: number, end: number]): boolean {
@@ -163,7 +145,7 @@ export function configureTd(
   if (l2Vms >= MAX_VMS) return invalid(OPERAND.NUM_L2_VMS);
   if (td.tdr.u32(TDR.NUM_TDCX) < TDCS_PAGES_MIN + l2Vms) return STATUS.TDX_TDCS_NOT_ALLOCATED;
   tdcs.setU16(TDCS.NUM_L2_VMS, l2Vms);
-  if (!params.isZero(AT.RESERVED_0)) return invalid(OPERAND.RDX);
+  if (!params.isZero(TD_PARAMS_AT.RESERVED_0)) return invalid(OPERAND.RDX);
   if (!areConfigFlagsValid(platform, configFlags)) return invalid(OPERAND.EXEC_CONTROLS);
   const wideGpa = hasAny(configFlags, CONFIG_FLAGS.GPAW);
   if (!areEptpControlsValid(platform, eptpControls, wideGpa)) return invalid(OPERAND.EPTP_CONTROLS);
@@ -177,10 +159,10 @@ export function configureTd(
     return withOperand(STATUS.TDX_INCONSISTENT_MSR, MODULE_MSR.TSC_ADJUST);
   }
   scaleTsc(platform, lp, td, tscFrequency);
-  if (!params.isZero(AT.RESERVED_1)) return invalid(OPERAND.RDX);
+  if (!params.isZero(TD_PARAMS_AT.RESERVED_1)) return invalid(OPERAND.RDX);
   tdcs.setBytes(TDCS.MRCONFIGID, params.measurements);
   if ((params.msrConfigCtls & ~ARCH_CAPABILITIES_CONFIGURED) !== 0) return invalid(OPERAND.RDX);
-  if (!params.isZero(AT.RESERVED_2)) return invalid(OPERAND.RDX);
+  if (!params.isZero(TD_PARAMS_AT.RESERVED_2)) return invalid(OPERAND.RDX);
   return STATUS.TDX_SUCCESS;
 }
 

@@ -1,0 +1,260 @@
+/**
+ * A TD built and run with bare SEAMCALLs on a brought-up host: what tests, scenarios and examples need of a VMM. Every
+ * page comes from the kernel's allocator and goes back to it; every step checks its status.
+ */
+import { alignDown, PAGE_4K } from '../../abi/address.ts';
+import { hostLeafName, TDH } from '../../abi/leaves.ts';
+import { R8, R9, RCX, RDX, setRegNumber } from '../../abi/registers.ts';
+import { formatStatus } from '../../abi/status.ts';
+import { STATUS } from '../../abi/status-codes.ts';
+import { encodeTdParams } from '../../abi/td-params.ts';
+import { type Cpu, firstOnlinePerPackage, onlineCpus } from '../../kernel/cpu.ts';
+import type { HostKernel } from '../../kernel/host-kernel.ts';
+import { seamcall } from '../../kernel/seamcall.ts';
+import type { TdxSysinfo } from '../../kernel/sysinfo.ts';
+
+/** Page contents at a guest physical address, added before the TD is final. @public */
+export interface InitialPage {
+  readonly gpa: number;
+  readonly contents: Uint8Array;
+  /** Extend MRTD with the contents, not only with the address. Default true. */
+  readonly measured?: boolean;
+}
+
+/** @public */
+export interface LabTdOptions {
+  readonly vcpus?: number;
+  readonly attributes?: bigint;
+  readonly pages?: readonly InitialPage[];
+}
+
+/** A TD as its host sees it. @public */
+export interface LabVcpu {
+  readonly index: number;
+  readonly tdvpr: number;
+  readonly pages: readonly number[];
+}
+
+const EXTEND_BYTES = 256;
+const XFAM_X87_SSE = 3n;
+const SEPT_VE_DISABLE = 1n << 28n;
+const NO_RBP_MOD = 1n << 2n;
+/** EPTP of a 4-level tree: write-back, levels less one in bits 5:3. */
+const EPTP_4_LEVEL = 6n | (3n << 3n);
+const TSC_1_GHZ = 40;
+const NO_SUBLEAF = 0xffff_ffff;
+/** Highest secure EPT level below the root of a 4-level tree. */
+const TOP_TABLE_LEVEL = 3;
+const LEVEL_SIZE = (level: number): number => PAGE_4K * 512 ** level;
+
+/** @public */
+export class LabTd {
+  readonly kernel: HostKernel;
+  readonly keyId: number;
+  readonly tdr: number;
+  readonly vcpus: LabVcpu[] = [];
+  /** Private pages by GPA, with the memory behind them. */
+  readonly mapped = new Map<number, number>();
+  readonly #tdcs: number[] = [];
+  readonly #tables: number[] = [];
+  /** Guest ranges that have a table, by level and start. */
+  readonly #present = new Set<string>();
+
+  private constructor(kernel: HostKernel) {
+    this.kernel = kernel;
+    this.keyId = kernel.keyIds.alloc();
+    this.tdr = this.#page();
+  }
+
+  /** Creates, fills, measures and finalises a TD. Throws Error naming the leaf and status that failed. */
+  static build(kernel: HostKernel, options: LabTdOptions = {}): LabTd {
+    const sysinfo = kernel.sysinfo;
+    if (sysinfo === null || kernel.state !== 'initialized')
+      throw new Error('TDX is not initialised on this host');
+    const td = new LabTd(kernel);
+    td.#create(sysinfo, options);
+    for (const page of options.pages ?? []) td.#addPage(page);
+    for (let i = 0; i < (options.vcpus ?? 1); i++) td.#addVcpu(sysinfo, i);
+    td.#must(TDH.mrFinalize, td.tdr);
+    return td;
+  }
+
+  /** VP.ENTER of a vCPU on `cpu` with the registers that are set; returns the status of the TD exit. */
+  enter(vcpu: LabVcpu, cpu: Cpu): bigint {
+    setRegNumber(cpu.lp.regs, RCX, vcpu.tdvpr);
+    return seamcall(cpu, TDH.vpEnter);
+  }
+
+  /** Gives the TD a zeroed page at `gpa`, which the guest must accept. */
+  augment(gpa: number): void {
+    const page = alignDown(gpa, PAGE_4K);
+    this.#makeTables(page);
+    const memory = this.#page();
+    this.#must(TDH.memPageAug, page, this.tdr, memory);
+    this.mapped.set(page, memory);
+  }
+
+  /** Takes the page at `gpa` back: block, track, remove, write back. The TD's vCPUs must not be running. */
+  remove(gpa: number): void {
+    const memory = this.mapped.get(gpa);
+    if (memory === undefined) throw new Error(`nothing is mapped at 0x${gpa.toString(16)}`);
+    this.#must(TDH.memRangeBlock, gpa, this.tdr);
+    this.#must(TDH.memTrack, this.tdr);
+    this.#must(TDH.memPageRemove, gpa, this.tdr);
+    this.#must(TDH.phymemPageWbinvd, this.#withKeyId(memory));
+    this.#freePage(memory);
+    this.mapped.delete(gpa);
+  }
+
+  /** Ends the TD in the order the module wants and gives everything back. */
+  destroy(): void {
+    for (const vcpu of this.vcpus) this.#allowing(STATUS.TDX_VCPU_NOT_ASSOCIATED, TDH.vpFlush, vcpu.tdvpr);
+    this.#must(TDH.mngVpflushdone, this.tdr);
+    for (const cpu of firstOnlinePerPackage(this.kernel.cpus)) {
+      this.#call(cpu, TDH.phymemCacheWb, [0]);
+    }
+    this.#must(TDH.mngKeyFreeid, this.tdr);
+    const owned = [
+      ...this.mapped.values(),
+      ...this.#tables,
+      ...this.vcpus.flatMap(({ pages }) => pages),
+      ...this.#tdcs,
+    ];
+    for (const page of [...owned, this.tdr]) {
+      this.#must(TDH.phymemPageReclaim, page);
+      this.#freePage(page);
+    }
+    this.kernel.keyIds.free(this.keyId);
+  }
+
+  #create(sysinfo: TdxSysinfo, options: LabTdOptions): void {
+    const cpus = firstOnlinePerPackage(this.kernel.cpus);
+    this.#must(TDH.mngCreate, this.tdr, this.keyId);
+    for (const cpu of cpus) this.#must(TDH.mngKeyConfig, this.tdr, 0, 0, 0, cpu);
+    for (let i = 0; i < sysinfo.tdCtrl.tdcsBaseSize / PAGE_4K; i++) {
+      const page = this.#page();
+      this.#must(TDH.mngAddcx, page, this.tdr);
+      this.#tdcs.push(page);
+    }
+    const params = encodeTdParams({
+      attributes: options.attributes ?? SEPT_VE_DISABLE,
+      xfam: XFAM_X87_SSE,
+      maxVcpus: Math.max(options.vcpus ?? 1, 1),
+      eptpControls: EPTP_4_LEVEL,
+      configFlags: NO_RBP_MOD,
+      tscFrequency: TSC_1_GHZ,
+      mrConfigId: new Uint8Array(48),
+      mrOwner: new Uint8Array(48),
+      mrOwnerConfig: new Uint8Array(48),
+      cpuid: this.#cpuidOf(sysinfo),
+    });
+    const buffer = this.#sharedPage(params);
+    this.#must(TDH.mngInit, this.tdr, buffer);
+    this.#freePage(buffer);
+  }
+
+  /** Of every leaf that the host may configure, what the machine has of the configurable bits. */
+  #cpuidOf({ tdConf }: TdxSysinfo): (readonly [number, number, number, number])[] {
+    const { lp } = this.#cpu;
+    return tdConf.cpuidConfigLeaves.map((id, i) => {
+      const leaf = Number(id & 0xffff_ffffn);
+      const subleaf = Number(id >> 32n);
+      const native = lp.cpuid(leaf, subleaf === NO_SUBLEAF ? 0 : subleaf);
+      const [ab = 0n, cd = 0n] = tdConf.cpuidConfigValues.slice(2 * i, 2 * i + 2);
+      const masks = [ab & 0xffff_ffffn, ab >> 32n, cd & 0xffff_ffffn, cd >> 32n].map(Number);
+      return native.map((value, j) => (value & masks[j]!) >>> 0) as unknown as [
+        number,
+        number,
+        number,
+        number,
+      ];
+    });
+  }
+
+  #addPage({ gpa, contents, measured = true }: InitialPage): void {
+    this.#makeTables(gpa);
+    const source = this.#sharedPage(contents);
+    const page = this.#page();
+    this.#must(TDH.memPageAdd, gpa, this.tdr, page, source);
+    this.#freePage(source);
+    this.mapped.set(gpa, page);
+    if (!measured) return;
+    for (let at = 0; at < PAGE_4K; at += EXTEND_BYTES) this.#must(TDH.mrExtend, gpa + at, this.tdr);
+  }
+
+  #addVcpu(sysinfo: TdxSysinfo, index: number): void {
+    const tdvpr = this.#page();
+    this.#must(TDH.vpCreate, tdvpr, this.tdr);
+    const pages = [tdvpr];
+    for (let i = 1; i < sysinfo.tdCtrl.tdvpsBaseSize / PAGE_4K; i++) {
+      const page = this.#page();
+      this.#must(TDH.vpAddcx, page, tdvpr);
+      pages.push(page);
+    }
+    // Version 1: RDX is the guest's first RCX, R8 its x2APIC id.
+    this.#must(TDH.vpInit | (1 << 16), tdvpr, 0, index);
+    this.vcpus.push({ index, tdvpr, pages });
+  }
+
+  #makeTables(gpa: number): void {
+    for (let level = TOP_TABLE_LEVEL; level >= 1; level--) {
+      const start = alignDown(gpa, LEVEL_SIZE(level));
+      if (this.#present.has(`${level}:${start}`)) continue;
+      const page = this.#page();
+      this.#must(TDH.memSeptAdd, start + level, this.tdr, page);
+      this.#tables.push(page);
+      this.#present.add(`${level}:${start}`);
+    }
+  }
+
+  get #cpu(): Cpu {
+    return onlineCpus(this.kernel.cpus)[0]!;
+  }
+
+  #page(): number {
+    const pfn = this.kernel.allocator.allocPages(0, { purpose: 'td' });
+    if (pfn === null) throw new Error('no page is free for the TD');
+    this.#cpu.lp.clflushPage(pfn * PAGE_4K);
+    return pfn * PAGE_4K;
+  }
+
+  #sharedPage(contents: Uint8Array): number {
+    const page = this.#page();
+    const bytes = new Uint8Array(PAGE_4K);
+    bytes.set(contents);
+    this.#cpu.lp.store(page, bytes);
+    this.#cpu.lp.clflushPage(page);
+    return page;
+  }
+
+  /** A page that was private is written whole before the host uses it again. */
+  #freePage(page: number): void {
+    this.#cpu.lp.movdir64bZero(page, page + PAGE_4K);
+    this.kernel.allocator.freePages(page / PAGE_4K, 1);
+  }
+
+  #withKeyId(page: number): number {
+    return page + this.keyId * 2 ** this.kernel.machine.keyIdStartBit;
+  }
+
+  #must(leaf: number, rcx: number, rdx = 0, r8 = 0, r9 = 0, cpu = this.#cpu): void {
+    const status = this.#call(cpu, leaf, [rcx, rdx, r8, r9]);
+    if (status !== STATUS.TDX_SUCCESS)
+      throw new Error(`${hostLeafName(leaf & 0xffff)}: ${formatStatus(status)}`);
+  }
+
+  #allowing(allowed: bigint, leaf: number, rcx: number): void {
+    const status = this.#call(this.#cpu, leaf, [rcx]);
+    if (status === STATUS.TDX_SUCCESS || status === allowed) return;
+    throw new Error(`${hostLeafName(leaf)}: ${formatStatus(status)}`);
+  }
+
+  #call(cpu: Cpu, leaf: number, operands: readonly number[]): bigint {
+    const { regs } = cpu.lp;
+    regs.q.fill(0n);
+    [RCX, RDX, R8, R9].forEach((register, i) => {
+      setRegNumber(regs, register, operands[i] ?? 0);
+    });
+    return seamcall(cpu, leaf);
+  }
+}
