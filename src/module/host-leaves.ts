@@ -21,7 +21,9 @@ import { mngInit } from './leaves/mng-init.ts';
 import { mngKeyConfig } from './leaves/mng-key-config.ts';
 import { mngKeyFreeid } from './leaves/mng-key-freeid.ts';
 import { mngKeyReclaimid } from './leaves/mng-key-reclaimid.ts';
+import { mngRd } from './leaves/mng-rd.ts';
 import { mngVpflushdone } from './leaves/mng-vpflushdone.ts';
+import { mngWr } from './leaves/mng-wr.ts';
 import { mrExtend } from './leaves/mr-extend.ts';
 import { mrFinalize } from './leaves/mr-finalize.ts';
 import { phymemCacheWb } from './leaves/phymem-cache-wb.ts';
@@ -78,6 +80,8 @@ const LEAVES: readonly (readonly [number: number, leaf: Leaf])[] = [
   [TDH.mngKeyFreeid, mngKeyFreeid],
   [TDH.mngKeyReclaimid, mngKeyReclaimid],
   [TDH.phymemPageReclaim, phymemPageReclaim],
+  [TDH.mngRd, mngRd],
+  [TDH.mngWr, mngWr],
   [TDH.phymemPageRdmd, phymemPageRdmd],
   [TDH.sysKeyConfig, sysKeyConfig],
   [TDH.sysInfo, sysInfo],

@@ -1,8 +1,7 @@
 /** CPUID as a TD executes it (module facts 11). */
-import { CPUID_FIXED0_EXTENDED_BASE } from '../../abi/cpuid-policy.ts';
 import { RAX, RBX, RCX, RDX } from '../../abi/registers.ts';
 import { CPUID_LEAF, EAX, EBX, ECX, EDX } from '../platform-cpu-facts.ts';
-import { cpuidIndex, loadCpuid } from '../td/cpuid-values.ts';
+import { cpuidIndex, isFixed0Leaf, loadCpuid } from '../td/cpuid-values.ts';
 import { hasAny, TD_CTLS } from '../td/features.ts';
 import { CPUID_FLAG, TDCS, TDVPS } from '../td/layout.ts';
 import { VMCS } from '../td/vmcs.ts';
@@ -67,7 +66,7 @@ function answer(vcpu: RunningVcpu, requested: number, subleaf: number): Uint32Ar
   const index = cpuidIndex(leaf, subleaf);
   const reduceVe = vcpu.hasControl(TD_CTLS.REDUCE_VE);
   if (index < 0) {
-    if (isFixed0(tdcs.u64(TDCS.CPUID_FIXED0_BITMAP), leaf))
+    if (isFixed0Leaf(tdcs.u64(TDCS.CPUID_FIXED0_BITMAP), leaf))
       return adapt(vcpu, leaf, subleaf, new Uint32Array(4));
     return reduceVe ? unknownLeaf(vcpu, leaf, subleaf) : VE_CATEGORY.CONFIG_PARAVIRT;
   }
@@ -85,11 +84,6 @@ function existingLeaf({ tdcs }: RunningVcpu, leaf: number): number {
   tdcs.setU32(TDCS.CPUID_LAST_EXTENDED_LEAF, lastExtended);
   const beyond = leaf > lastExtended || (leaf > lastBase && leaf < FIRST_EXTENDED_LEAF);
   return beyond ? lastBase : leaf;
-}
-
-function isFixed0(bitmap: bigint, leaf: number): boolean {
-  const bit = leaf >= FIRST_EXTENDED_LEAF ? leaf - FIRST_EXTENDED_LEAF + CPUID_FIXED0_EXTENDED_BASE : leaf;
-  return hasAny(bitmap, 1n << BigInt(bit));
 }
 
 function unknownLeaf(vcpu: RunningVcpu, leaf: number, subleaf: number): Uint32Array {

@@ -4,6 +4,8 @@ import type { GuestLeaf } from './guest-leaf.ts';
 import { mrRtmrExtend } from './leaves/mr-rtmr-extend.ts';
 import { sysRd } from './leaves/sys-rd.ts';
 import { sysRdall } from './leaves/sys-rdall.ts';
+import { vmRd } from './leaves/vm-rd.ts';
+import { vmWr } from './leaves/vm-wr.ts';
 import { vpCpuidveSet } from './leaves/vp-cpuidve-set.ts';
 import { vpInfo } from './leaves/vp-info.ts';
 import { vpVeinfoGet } from './leaves/vp-veinfo-get.ts';
@@ -18,6 +20,8 @@ export const GUEST_LEAVES: readonly (GuestLeaf | undefined)[] = ((): (GuestLeaf 
     [TDG.mrRtmrExtend, mrRtmrExtend],
     [TDG.vpVeinfoGet, vpVeinfoGet],
     [TDG.vpCpuidveSet, vpCpuidveSet],
+    [TDG.vmRd, vmRd],
+    [TDG.vmWr, vmWr],
     [TDG.sysRd, sysRd],
     [TDG.sysRdall, sysRdall],
   ];

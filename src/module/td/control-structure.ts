@@ -76,6 +76,19 @@ export class ControlStructure {
     this.setU32(offset + 4, Math.floor(value / TWO_32));
   }
 
+  /** The `bytes` bytes at `offset` as a number: 1, 2, 4 or 8. */
+  element(offset: number, bytes: number): bigint {
+    if (bytes === 8) return this.u64(offset);
+    return BigInt(bytes === 4 ? this.u32(offset) : bytes === 2 ? this.u16(offset) : this.u8(offset));
+  }
+
+  setElement(offset: number, bytes: number, value: bigint): void {
+    if (bytes === 8) this.setU64(offset, value);
+    else if (bytes === 4) this.setU32(offset, Number(value));
+    else if (bytes === 2) this.setU16(offset, Number(value));
+    else this.setU8(offset, Number(value));
+  }
+
   /** True unless the byte at `offset` is zero. */
   flag(offset: number): boolean {
     return this.u8(offset) !== 0;

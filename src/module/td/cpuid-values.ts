@@ -1,5 +1,10 @@
 /** Where the values that a TD sees of CPUID are kept: in its TDCS, in the order of the policy table. */
-import { CPUID_POLICIES, type CpuidPolicy, type CpuidQuad } from '../../abi/cpuid-policy.ts';
+import {
+  CPUID_FIXED0_EXTENDED_BASE,
+  CPUID_POLICIES,
+  type CpuidPolicy,
+  type CpuidQuad,
+} from '../../abi/cpuid-policy.ts';
 import { cpuidKey, NO_SUBLEAF, type PlatformSnapshot } from '../platform.ts';
 import type { ControlStructure } from './control-structure.ts';
 import { TDCS } from './layout.ts';
@@ -33,4 +38,12 @@ export function loadCpuid(tdcs: ControlStructure, index: number): Uint32Array {
 /** @public */
 export function storeCpuid(tdcs: ControlStructure, index: number, values: ArrayLike<number>): void {
   for (let i = 0; i < 4; i++) tdcs.setU32(cpuidValuesAt(index) + 4 * i, values[i]!);
+}
+
+const FIRST_EXTENDED_LEAF = 0x8000_0000;
+
+/** True for a leaf that a TD with this bitmap sees as all zero. @public */
+export function isFixed0Leaf(bitmap: bigint, leaf: number): boolean {
+  const bit = leaf >= FIRST_EXTENDED_LEAF ? leaf - FIRST_EXTENDED_LEAF + CPUID_FIXED0_EXTENDED_BASE : leaf;
+  return ((bitmap >> BigInt(bit)) & 1n) !== 0n;
 }
