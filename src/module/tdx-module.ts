@@ -16,6 +16,7 @@ import { SharexLock } from './locks.ts';
 import { Pamt } from './pamt.ts';
 import type { InitializedLp, PlatformSnapshot } from './platform.ts';
 import type { ModuleRelease } from './releases.ts';
+import type { TrustDomain } from './td/trust-domain.ts';
 
 /** Initialisation states in their order (module facts 3). @public */
 export type SysState = 'SYSINIT_PENDING' | 'SYSINIT_DONE' | 'SYSCONFIG_DONE' | 'SYS_READY' | 'SYS_SHUTDOWN';
@@ -55,6 +56,8 @@ export class TdxModule implements SeamImage {
   updateCompatibility = false;
   /** LPs that are in SEAM mode beyond the call at hand, because they run a TD. */
   lpsInTd = 0;
+  /** TDs by address of their TDR, as `trustDomainAt` found them. */
+  readonly trustDomains = new Map<number, TrustDomain>();
   /** The vCPUs that are entered, by LP index. */
   readonly running: (RunningVcpu | undefined)[] = [];
   /** What executes the guests; null when something else delivers their VM exits. */

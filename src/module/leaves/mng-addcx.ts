@@ -12,7 +12,7 @@ import { isHostLeafAllowed } from '../td/op-state.ts';
 import { givePage, lockPage, lockTdr } from '../td/operands.ts';
 import { drawQwords } from '../td/random.ts';
 import { FREE_ENTRY, type SeptEntry } from '../td/sept-entry.ts';
-import { ONES, type TrustDomain } from '../td/trust-domain.ts';
+import { forgetTrustDomain, ONES, type TrustDomain } from '../td/trust-domain.ts';
 import type { TdxModule } from '../tdx-module.ts';
 
 const MIGRATION_KEY_QWORDS = 4;
@@ -41,6 +41,7 @@ function run(module: TdxModule, lp: LogicalProcessor, held: Held): bigint {
 
   tdr.setN64(TDR.TDCX_PA + 8 * index, td.withKeyId(page.address));
   tdr.setU32(TDR.NUM_TDCX, index + 1);
+  forgetTrustDomain(module, td.address);
   td.addChildren(1);
   givePage(page, PAGE_TYPE.TDCX, td.address);
   return STATUS.TDX_SUCCESS;

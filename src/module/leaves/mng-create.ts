@@ -12,7 +12,7 @@ import { type Held, locking } from '../td/held.ts';
 import { LIFECYCLE, TDR } from '../td/layout.ts';
 import { givePage, lockPage } from '../td/operands.ts';
 import { drawQwords } from '../td/random.ts';
-import { TrustDomain } from '../td/trust-domain.ts';
+import { forgetTrustDomain, trustDomainAt } from '../td/trust-domain.ts';
 import type { TdxModule } from '../tdx-module.ts';
 
 const HKID_LIMIT = 0x1_0000;
@@ -37,7 +37,8 @@ function run(module: TdxModule, lp: LogicalProcessor, held: Held): bigint {
   const uuid = drawQwords(module, UUID_QWORDS);
   if (uuid === undefined) return STATUS.TDX_RND_NO_ENTROPY;
 
-  const { tdr } = new TrustDomain(module, page.address);
+  forgetTrustDomain(module, page.address);
+  const { tdr } = trustDomainAt(module, page.address);
   uuid.forEach((qword, i) => {
     tdr.setU64(TDR.TD_UUID + 8 * i, qword);
   });

@@ -12,7 +12,7 @@ import type { TdxModule } from '../tdx-module.ts';
 import type { Held } from './held.ts';
 import { LIFECYCLE, TDCS, TDCS_PAGES_MIN, TDR } from './layout.ts';
 import { isHostLeafAllowed } from './op-state.ts';
-import { TrustDomain } from './trust-domain.ts';
+import { type TrustDomain, trustDomainAt } from './trust-domain.ts';
 
 const TWO_32 = 0x1_0000_0000;
 const FATAL = 1n << 61n;
@@ -136,7 +136,7 @@ export function lockTdr(
   mode: LockMode,
 ): TrustDomain | bigint {
   const page = lockPage(module, held, regs, operand, mode, PAGE_TYPE.TDR);
-  return typeof page === 'bigint' ? page : new TrustDomain(module, page.address);
+  return typeof page === 'bigint' ? page : trustDomainAt(module, page.address);
 }
 
 /** A TDR's handle with `flags` allowed in its bits 11:0; the other bits outside the address must be zero. @public */
@@ -153,9 +153,7 @@ export function lockTdrWithFlags(
   const address = plainHpa(module.platform!, low - below, high);
   if (address === undefined) return withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.RDX);
   const page = lockPageAt(module, held, address, OPERAND.RDX, mode, PAGE_TYPE.TDR);
-  return typeof page === 'bigint'
-    ? page
-    : { td: new TrustDomain(module, page.address), flags: below & flags };
+  return typeof page === 'bigint' ? page : { td: trustDomainAt(module, page.address), flags: below & flags };
 }
 
 /** Locks the TDR at `address`, which the module knows of from another page's owner. @public */
@@ -169,7 +167,7 @@ export function lockImplicitTdr(
   const status = entry.tryLock(mode);
   if (status !== STATUS.TDX_SUCCESS) return withOperand(status, OPERAND.TDR);
   held.add({ release: () => entry.unlock(mode) });
-  return new TrustDomain(module, address);
+  return trustDomainAt(module, address);
 }
 
 /** True once the TD has its keys and the pages of its TDCS; else the status that says what is missing. @public */

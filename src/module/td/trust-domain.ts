@@ -24,6 +24,25 @@ const PAGE_OFFSET = 0xfffn;
 export const ZEROES: SeptEntry = { low: 0, high: 0 };
 export const ONES: SeptEntry = { low: 0xffff_ffff, high: 0xffff_ffff };
 
+/**
+ * The TD whose TDR is at `address`. It is kept between calls, because reading where its structures lie is most of a
+ * short call's work; `forgetTrustDomain` when that changes.
+ * @public
+ */
+export function trustDomainAt(module: TdxModule, address: number): TrustDomain {
+  let td = module.trustDomains.get(address);
+  if (td === undefined) {
+    td = new TrustDomain(module, address);
+    module.trustDomains.set(address, td);
+  }
+  return td;
+}
+
+/** Forgets where the TD's structures lie: a new TD is made, or it gets a page. @public */
+export function forgetTrustDomain(module: TdxModule, address: number): void {
+  module.trustDomains.delete(address);
+}
+
 /** @public */
 export class TrustDomain {
   /** Physical address of the TDR, which is the TD's handle. */
@@ -31,6 +50,7 @@ export class TrustDomain {
   readonly tdr: ControlStructure;
   readonly #memory: PhysicalMemory;
   readonly #keyIdStartBit: number;
+  readonly #septs: (SecureEpt | undefined)[] = [];
   #tdcs: ControlStructure | undefined;
 
   constructor(module: TdxModule, address: number) {
@@ -61,11 +81,10 @@ export class TrustDomain {
     return controls | BigInt(this.#septRootAddress(vm));
   }
 
-  /** The secure EPT of the TD (VM 0) or of an L2 VM. */
+  /** The secure EPT of the TD (VM 0) or of an L2 VM, once the TD is initialised. */
   sept(vm = 0): SecureEpt {
-    const rootLevel = (this.tdcs.u8(TDCS.EPTP) >>> EPTP_LEVELS_SHIFT) & EPTP_LEVELS_MASK;
-    const rootPfn = pfnOf(this.#septRootAddress(vm));
-    return new SecureEpt(this.#memory, this.keyId, this.#keyIdStartBit, rootPfn, rootLevel);
+    this.#septs[vm] ??= this.#findSept(vm);
+    return this.#septs[vm]!;
   }
 
   /**
@@ -107,6 +126,12 @@ export class TrustDomain {
   /** What the TD's CPUID says about `flag`, one of CPUID_FLAG. */
   cpuidFlag(flag: (typeof CPUID_FLAG)[keyof typeof CPUID_FLAG]): boolean {
     return this.tdcs.flag(TDCS.CPUID_FLAGS + flag);
+  }
+
+  #findSept(vm: number): SecureEpt {
+    const rootLevel = (this.tdcs.u8(TDCS.EPTP) >>> EPTP_LEVELS_SHIFT) & EPTP_LEVELS_MASK;
+    const rootPfn = pfnOf(this.#septRootAddress(vm));
+    return new SecureEpt(this.#memory, this.keyId, this.#keyIdStartBit, rootPfn, rootLevel);
   }
 
   #septRootAddress(vm: number): number {
