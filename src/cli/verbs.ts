@@ -41,6 +41,13 @@ export const VERBS: readonly Verb[] = [
     load: () => import('./verbs/sysfs.ts'),
   },
   {
+    name: 'td',
+    operands: '<host-and-program...>',
+    summary: 'run a scripted TD on a host and print its life; a program is hello, counter or a .ts file',
+    options: BRING_UP_OPTIONS,
+    load: () => import('./verbs/td.ts'),
+  },
+  {
     name: 'explain',
     operands: '<word...>',
     summary:

@@ -79,6 +79,18 @@ export class LabTd {
     return td;
   }
 
+  /** Pages given to the module: private memory, tables, control structures. */
+  get pageCount(): number {
+    const control = this.vcpus.reduce((sum, { pages }) => sum + pages.length, 1 + this.#tdcs.length);
+    return this.mapped.size + this.#tables.length + control;
+  }
+
+  /** The processor a vCPU belongs to: vCPUs are spread over those online. */
+  cpuOf({ index }: Pick<LabVcpu, 'index'>): Cpu {
+    const cpus = onlineCpus(this.kernel.cpus);
+    return cpus[index % cpus.length]!;
+  }
+
   /** VP.ENTER of a vCPU on `cpu` with the registers that are set; returns the status of the TD exit. */
   enter(vcpu: LabVcpu, cpu: Cpu): bigint {
     setRegNumber(cpu.lp.regs, RCX, vcpu.tdvpr);
@@ -108,11 +120,12 @@ export class LabTd {
 
   /** Ends the TD in the order the module wants and gives everything back. */
   destroy(): void {
-    for (const vcpu of this.vcpus) this.#allowing(STATUS.TDX_VCPU_NOT_ASSOCIATED, TDH.vpFlush, vcpu.tdvpr);
-    this.#must(TDH.mngVpflushdone, this.tdr);
-    for (const cpu of firstOnlinePerPackage(this.kernel.cpus)) {
-      this.#call(cpu, TDH.phymemCacheWb, [0]);
+    for (const vcpu of this.vcpus) {
+      const status = this.#call(this.cpuOf(vcpu), TDH.vpFlush, [vcpu.tdvpr]);
+      if (status !== STATUS.TDX_VCPU_NOT_ASSOCIATED) expectSuccess(TDH.vpFlush, status);
     }
+    this.#must(TDH.mngVpflushdone, this.tdr);
+    for (const cpu of firstOnlinePerPackage(this.kernel.cpus)) this.#must(TDH.phymemCacheWb, 0, 0, 0, 0, cpu);
     this.#must(TDH.mngKeyFreeid, this.tdr);
     const owned = [
       ...this.mapped.values(),
@@ -192,7 +205,7 @@ export class LabTd {
       pages.push(page);
     }
     // Version 1: RDX is the guest's first RCX, R8 its x2APIC id.
-    this.#must(TDH.vpInit | (1 << 16), tdvpr, 0, index);
+    this.#must(TDH.vpInit | (1 << 16), tdvpr, 0, index, 0, this.cpuOf({ index }));
     this.vcpus.push({ index, tdvpr, pages });
   }
 
@@ -238,15 +251,7 @@ export class LabTd {
   }
 
   #must(leaf: number, rcx: number, rdx = 0, r8 = 0, r9 = 0, cpu = this.#cpu): void {
-    const status = this.#call(cpu, leaf, [rcx, rdx, r8, r9]);
-    if (status !== STATUS.TDX_SUCCESS)
-      throw new Error(`${hostLeafName(leaf & 0xffff)}: ${formatStatus(status)}`);
-  }
-
-  #allowing(allowed: bigint, leaf: number, rcx: number): void {
-    const status = this.#call(this.#cpu, leaf, [rcx]);
-    if (status === STATUS.TDX_SUCCESS || status === allowed) return;
-    throw new Error(`${hostLeafName(leaf)}: ${formatStatus(status)}`);
+    expectSuccess(leaf, this.#call(cpu, leaf, [rcx, rdx, r8, r9]));
   }
 
   #call(cpu: Cpu, leaf: number, operands: readonly number[]): bigint {
@@ -257,4 +262,9 @@ export class LabTd {
     });
     return seamcall(cpu, leaf);
   }
+}
+
+function expectSuccess(leaf: number, status: bigint): void {
+  if (status !== STATUS.TDX_SUCCESS)
+    throw new Error(`${hostLeafName(leaf & 0xffff)}: ${formatStatus(status)}`);
 }
