@@ -4,7 +4,7 @@ import { MODULE_MSR } from '../platform-msrs.ts';
 import { ATTRIBUTES, hasAll, hasAny, TD_CTLS, XFAM } from '../td/features.ts';
 import { CPUID_FLAG, TDCS, TDVPS } from '../td/layout.ts';
 import { VMCS } from '../td/vmcs.ts';
-import { injectGp, injectVe, VE_CATEGORY, type VeCategory } from './injection.ts';
+import { injectGp, type Refusal, refuse, VE_CATEGORY } from './injection.ts';
 import type { RunningVcpu } from './running-vcpu.ts';
 import { EXIT, type VmExit } from './vm-exit.ts';
 
@@ -36,9 +36,6 @@ const CR4 = {
 const XCR0_COMPONENTS = 0x6_02ffn;
 const XCR0 = { X87: 1n, SSE: 1n << 1n, AVX: 1n << 2n } as const;
 
-/** A write is refused with #GP or, when the CPU itself would accept it, with a #VE. */
-type Refusal = 'gp' | VeCategory;
-
 /** MOV to CR0 or CR4, and LMSW. False for an access that no TD should exit for. @internal */
 export function crAccessExit(vcpu: RunningVcpu, { qualification }: VmExit): boolean {
   const { vmcs, regs } = vcpu;
@@ -55,8 +52,7 @@ export function crAccessExit(vcpu: RunningVcpu, { qualification }: VmExit): bool
   const control = low & 0xf;
   if (control !== 0 && control !== 4) return false;
   const refusal = control === 0 ? writeCr0(vcpu, value) : writeCr4(vcpu, value);
-  if (refusal === 'gp') injectGp(vcpu);
-  else if (refusal !== undefined) injectVe(vcpu, refusal, { reason: EXIT.CR_ACCESS, qualification });
+  if (refusal !== undefined) refuse(vcpu, refusal, { reason: EXIT.CR_ACCESS, qualification });
   return true;
 }
 

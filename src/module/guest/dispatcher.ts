@@ -18,6 +18,7 @@ import {
   VE_CATEGORY,
   type VeCategory,
 } from './injection.ts';
+import { rdmsrExit, wrmsrExit } from './msr-access.ts';
 import type { RunningVcpu } from './running-vcpu.ts';
 import { advanceRip, exitToHost } from './td-exit.ts';
 import { tdcallExit } from './tdcall.ts';
@@ -123,6 +124,8 @@ const HANDLERS: ReadonlyMap<number, ExitHandler> = new Map([
   [EXIT.EPT_VIOLATION, eptViolationExit],
   [EXIT.CPUID, raise(cpuidExit)],
   [EXIT.XSETBV, raise(xsetbvExit)],
+  [EXIT.RDMSR, raise(rdmsrExit)],
+  [EXIT.WRMSR, raise(wrmsrExit)],
   [EXIT.CR_ACCESS, (vcpu, exit) => (crAccessExit(vcpu, exit) ? 'handled' : unexpected(vcpu, exit))],
   [EXIT.EXCEPTION_OR_NMI, exceptionExit],
   [EXIT.TDCALL, tdcallExit],

@@ -25,6 +25,9 @@ export const VE_CATEGORY = {
 /** @public */
 export type VeCategory = (typeof VE_CATEGORY)[keyof typeof VE_CATEGORY];
 
+/** What an instruction is refused with: #GP(0), or a #VE of a category. @public */
+export type Refusal = 'gp' | VeCategory;
+
 const ALL_VALID = 0xffff_ffff;
 const RFLAGS_RF = 1n << 16n;
 const CR0_PE = 1n;
@@ -111,6 +114,12 @@ export function injectVe(vcpu: RunningVcpu, category: VeCategory, cause: VeCause
     vmcs.writeNumber(VMCS.ENTRY_INTERRUPTION_INFO, VALID + (HARDWARE_EXCEPTION | VECTOR.VE));
   }
   setResumeFlag(vcpu);
+}
+
+/** Injects what an instruction is refused with. @public */
+export function refuse(vcpu: RunningVcpu, refusal: Refusal, cause: VeCause): void {
+  if (refusal === 'gp') injectGp(vcpu);
+  else injectVe(vcpu, refusal, cause);
 }
 
 /**

@@ -84,6 +84,7 @@ export const TDCS = {
   CPUID4_NATIVE_VALUES: 3856, // 4 x u32, four times
   CPUID4_NATIVE_VALID: 3920, // u8 x 4
   FEATURE_PARAVIRT_CTLS: 3928, // u64
+  FILTERED_EVENTS_COUNT: 3936, // u64 x 4 by VM
   EVENT_FILTERS_NUM: 3968, // u16
   X2APIC_IDS: 4352, // u32 x 576
   EVENT_FILTERS: 6656, // u16 x 512
@@ -206,6 +207,7 @@ export const TDVPS = {
   IA32_KERNEL_GS_BASE: 3232,
   IA32_TSC_AUX: 3240,
   IA32_MISC_ENABLE: 3288,
+  MSR_SMI_COUNT: 3296,
   VMCS: 4096, // one page
   VAPIC: 8192, // one page
   XBUFF: 12288, // three pages

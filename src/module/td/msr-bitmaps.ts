@@ -1,5 +1,5 @@
 /** The MSR bitmaps of a TD: which accesses go straight to the CPU (module facts 11). */
-import { MSR_POLICIES, type MsrBit } from '../../abi/msr-policy.ts';
+import { MSR_POLICIES, type MsrBit, type MsrPolicy } from '../../abi/msr-policy.ts';
 import type { PlatformSnapshot } from '../platform.ts';
 import { MODULE_MSR } from '../platform-msrs.ts';
 import type { ControlStructure } from './control-structure.ts';
@@ -49,23 +49,41 @@ function isProfiled(tdcs: ControlStructure): boolean {
   return hasAny(tdcs.u64(TDCS.ATTRIBUTES), ATTRIBUTES.PERFMON);
 }
 
+/** @public */
+export type MsrAccess = 'read' | 'write';
+
+/** True when the TD's features open the MSRs of `policy`'s row for `access`. @public */
+export function isMsrOpen(
+  platform: PlatformSnapshot,
+  tdcs: ControlStructure,
+  { start, readBit, writeBit }: MsrPolicy,
+  access: MsrAccess,
+): boolean {
+  const bit = access === 'read' ? readBit : writeBit;
+  return OPENED_BY[bit]?.(tdcs, start, platform) === true;
+}
+
 /** Clears the bits of the MSRs that the TD accesses directly; all are set before. @public */
 export function openMsrs(platform: PlatformSnapshot, tdcs: ControlStructure): void {
-  for (const { start, end, readBit, writeBit } of MSR_POLICIES) {
-    const reads = OPENED_BY[readBit]?.(tdcs, start, platform) === true;
-    const writes = OPENED_BY[writeBit]?.(tdcs, start, platform) === true;
+  for (const policy of MSR_POLICIES) {
+    const reads = isMsrOpen(platform, tdcs, policy, 'read');
+    const writes = isMsrOpen(platform, tdcs, policy, 'write');
     if (!reads && !writes) continue;
-    for (let msr = start; msr <= end; msr++) {
+    for (let msr = policy.start; msr <= policy.end; msr++) {
       if (reads) clearBit(tdcs, msr, 0);
       if (writes) clearBit(tdcs, msr, WRITES_AT);
     }
   }
 }
 
+/** True when the bitmaps have bits for `msr`; accesses to other MSRs always exit. @public */
+export function isMsrInBitmaps(msr: number): boolean {
+  return msr % UPPER_MSRS < MSRS_PER_BITMAP;
+}
+
 /** True when the bitmaps let an access to `msr` through to the CPU. @public */
-export function isMsrDirect(tdcs: ControlStructure, msr: number, access: 'read' | 'write'): boolean {
-  const offset = msr % UPPER_MSRS;
-  if (offset >= MSRS_PER_BITMAP) return false;
+export function isMsrDirect(tdcs: ControlStructure, msr: number, access: MsrAccess): boolean {
+  if (!isMsrInBitmaps(msr)) return false;
   const byte = tdcs.u8(byteOf(msr, access === 'write' ? WRITES_AT : 0));
   return ((byte >>> (msr % 8)) & 1) === 0;
 }
