@@ -76,15 +76,16 @@ async function runStages(context: EnableContext, undo: UndoStack): Promise<Enabl
   await run('platform', () => checkPlatform(context));
   undo.push(() => context.cpuState.unregister());
   await run('cpus', () => context.cpuState.register(cpus));
-  const cpu = onlineCpus(cpus)[0]!;
-  const info = await run('sysinfo', () => readSysinfo(cpu, log, policy.trustCmrCount));
+  // Asked anew by every stage: between two of them the CPU may go offline, and the thread goes on elsewhere.
+  const cpu = (): Cpu => onlineCpus(cpus)[0]!;
+  const info = await run('sysinfo', () => readSysinfo(cpu(), log, policy.trustCmrCount));
   context.onSysinfo(info);
   logSysinfo(info, log);
   await run('features', () => checkFeatures(info, log));
   const dynamicPamt = usesDynamicPamt(info, context);
 
   const memlist = await run('memlist', () => buildTdxMemlist(context.memblock(), policy));
-  const list = await run('tdmr-list', () => allocTdmrList(cpu, allocator, info.tdmr));
+  const list = await run('tdmr-list', () => allocTdmrList(cpu(), allocator, info.tdmr));
   undo.push(() => freeTable(allocator, list));
   const ranges = await run('tdmrs', () => fillOutTdmrs(memlist, info.tdmr.maxTdmrs, warn));
   const pamts = await run('pamts', () =>
@@ -102,8 +103,8 @@ async function runStages(context: EnableContext, undo: UndoStack): Promise<Enabl
   );
 
   await run('config', () => {
-    writeTdmrList(cpu, list, tdmrs);
-    sysConfig(cpu, allocator, list, tdmrs.length, detection.globalKeyId, dynamicPamt, log);
+    writeTdmrList(cpu(), list, tdmrs);
+    sysConfig(cpu(), allocator, list, tdmrs.length, detection.globalKeyId, dynamicPamt, log);
   });
   undo.push(() => resetPamts(cpus, pamts, detection.errata.partialWriteMce));
   await run('key-config', () => configureGlobalKeyId(cpus, log));

@@ -152,9 +152,10 @@ export class HostKernel {
     for (const cpu of this.cpus.slice(0, this.config.maxCpus)) cpu.online = true;
     for (const cpu of this.cpus) prepareVmx(cpu, this.allocator);
     this.machine.onAcpiEvent((event) => {
-      if (event.type === 'memory-add') this.hotplug.added(event.range);
-      else if (event.type === 'memory-remove') this.hotplug.removed(event.range);
-      else this.#cpuAdded(new Cpu(event.lp));
+      // Memory waits for the end of an initialisation under way, which holds the memory hot-plug lock.
+      if (event.type === 'cpu-add') this.#cpuAdded(new Cpu(event.lp));
+      else if (this.#running === null) this.hotplug.handle(event);
+      else void this.#settled().then(() => this.hotplug.handle(event));
     });
     const notifier = (range: AddressRange): void =>
       checkGoingOnline(range, this.memlist, this.#policy.hotplug);
@@ -166,6 +167,10 @@ export class HostKernel {
       );
       const { start, count } = this.#detection.guestKeyIds;
       this.#keyIds = new KeyIdPool(start, count);
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+    }
+    try {
       if (this.#enablesAtBoot()) await this.enableTdx();
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
@@ -237,6 +242,7 @@ export class HostKernel {
     if (this.#enabled !== null) return this.#enabled;
     if (this.#detection === null) {
       const why = this.#whyOff();
+      this.log.err('TDX not supported by the host platform', 'tdx-unsupported');
       throw new KernelError(
         'ENODEV',
         'tdx-unsupported',

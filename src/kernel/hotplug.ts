@@ -2,6 +2,7 @@
 import { type AddressRange, contains, formatRange, overlaps } from '../abi/address.ts';
 import { KernelError } from '../abi/errno.ts';
 import type { MemoryRange } from '../machine/description.ts';
+import type { AcpiEvent } from '../machine/machine.ts';
 import type { PageAllocator } from './allocator.ts';
 import type { LogRing } from './log.ts';
 import { type MemblockRegion, mergeMemblock } from './memblock.ts';
@@ -9,6 +10,9 @@ import type { TdxMemoryBlock } from './memlist.ts';
 import { memoryBlockSize } from './memory-blocks.ts';
 import { checkGoingOnline, MemoryNotifiers } from './memory-notifier.ts';
 import type { HotplugPolicy } from './policy.ts';
+
+/** @public */
+export type MemoryEvent = Exclude<AcpiEvent, { readonly type: 'cpu-add' }>;
 
 /** What hot-plug decisions look at. @public */
 export interface HotplugState {
@@ -52,8 +56,14 @@ export class MemoryHotplug {
     return this.#offline;
   }
 
+  /** ACPI tells of memory that came or goes. */
+  handle({ type, range }: MemoryEvent): void {
+    if (type === 'memory-add') this.#added(range);
+    else this.#removed(range);
+  }
+
   /** ACPI announced new memory: it is registered offline, unless the policy refuses it, which the log tells. */
-  added(range: MemoryRange): void {
+  #added(range: MemoryRange): void {
     const { policy, memlist } = this.#state();
     const tdxOn = memlist.length > 0;
     const where = formatRange(range);
@@ -77,7 +87,7 @@ export class MemoryHotplug {
   }
 
   /** ACPI took memory away: pages in use go with it, and the log says so. */
-  removed(range: AddressRange): void {
+  #removed(range: AddressRange): void {
     const where = formatRange(range);
     if (this.#offline.some((region) => contains(region, range))) {
       this.#offline = without(this.#offline, range);

@@ -3,7 +3,7 @@ import { GIB, MIB } from '../../src/abi/address.ts';
 import { TDH } from '../../src/abi/leaves.ts';
 import { STATUS } from '../../src/abi/status-codes.ts';
 import { fragment } from '../../src/kernel/fragment.ts';
-import type { StageName } from '../../src/kernel/stages.ts';
+import { STAGES, type StageName } from '../../src/kernel/stages.ts';
 import { expectCleanFailure, realHost } from './bring-up.ts';
 
 /** Stage in which each leaf is called. */
@@ -162,6 +162,33 @@ describe('with a scheduler attached', () => {
     expect(turns).toBe(1 + 11 * 256);
     expect(machine.lps[0]!.vmxOperation).toBe(false);
     expect(module.sysState).toBe('SYS_READY');
+  });
+
+  it.each(STAGES.slice(STAGES.findIndex(({ name }) => name === 'sysinfo')).map(({ name }) => name))(
+    'goes on elsewhere when the boot CPU goes offline before %s',
+    async (stage) => {
+      const { kernel, module } = realHost({ policy: { enable: 'first-user' } });
+      await kernel.boot();
+      kernel.schedule = async (where) => {
+        if (where === stage && kernel.cpus[0]!.online) await kernel.cpuOffline(0);
+      };
+      await kernel.enableTdx();
+      expect(kernel.cpus[0]!.online).toBe(false);
+      expect(module.sysState).toBe('SYS_READY');
+    },
+  );
+
+  it('decides about memory that is plugged meanwhile when it has ended', async () => {
+    const { kernel, machine } = realHost({ policy: { enable: 'first-user', hotplug: 'winner-takes-all' } });
+    await kernel.boot();
+    const dimm = { start: 16 * GIB, end: 17 * GIB, node: 1, kind: 'ram', state: 'present' } as const;
+    kernel.schedule = async (where) => {
+      if (where === 'config') machine.hotAddMemory(dimm);
+    };
+    await kernel.enableTdx();
+    await kernel.onlineMemory(dimm).catch(() => undefined);
+    expect(kernel.hotplug.offline).toEqual([]);
+    expect(kernel.log.entries.at(-1)).toMatchObject({ level: 'err', code: 'hot-add-refused' });
   });
 
   it('makes memory hot-plug wait for the end of initialisation', async () => {

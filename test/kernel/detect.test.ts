@@ -2,6 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { MSR } from '../../src/machine/platform.ts';
 import { scriptedHost } from './scripted-host.ts';
 
+/** So that the log ends with what detection printed. */
+const WITHOUT_ENABLING = { policy: { enable: 'first-user' } } as const;
+
 describe('early detection', () => {
   it('splits the private KeyIDs into the global one and the guests', async () => {
     const { kernel, lines } = scriptedHost();
@@ -21,7 +24,7 @@ describe('early detection', () => {
     ['no partitioning register', { keyIds: null }],
     ['no private KeyIDs', { keyIds: { mktme: 63, tdx: 0 } }],
   ])('stays silent with %s', async (_, change) => {
-    const { kernel, lines } = scriptedHost({}, change);
+    const { kernel, lines } = scriptedHost(WITHOUT_ENABLING, change);
     await kernel.boot();
     expect(lines()).toEqual([]);
     expect(kernel.stages[0]).toMatchObject({
@@ -34,7 +37,7 @@ describe('early detection', () => {
   });
 
   it('refuses a single private KeyID', async () => {
-    const { kernel, lines } = scriptedHost({}, { keyIds: { mktme: 8, tdx: 1 } });
+    const { kernel, lines } = scriptedHost(WITHOUT_ENABLING, { keyIds: { mktme: 8, tdx: 1 } });
     await kernel.boot();
     expect(lines()).toEqual([
       'BIOS enabled: private KeyID range [9, 10)',
@@ -59,7 +62,7 @@ describe('early detection', () => {
   });
 
   it('ends where the memory notifier cannot be registered', async () => {
-    const { kernel, lines } = scriptedHost();
+    const { kernel, lines } = scriptedHost(WITHOUT_ENABLING);
     kernel.memoryNotifiers.fault = 'ENOMEM';
     await kernel.boot();
     expect(kernel.stages[0]).toMatchObject({

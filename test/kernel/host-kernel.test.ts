@@ -113,6 +113,28 @@ describe('initialisation at boot', () => {
   });
 });
 
+describe('a platform without TDX', () => {
+  it('is told at boot, after whatever detection had to say', async () => {
+    for (const [change, expected] of [
+      [{ keyIds: null }, ['TDX not supported by the host platform']],
+      [
+        { keyIds: { mktme: 8, tdx: 1 } },
+        [
+          'BIOS enabled: private KeyID range [9, 10)',
+          'initialization failed: too few private KeyIDs',
+          'TDX not supported by the host platform',
+        ],
+      ],
+    ] as const) {
+      const { kernel, module, lines } = scriptedHost({}, change);
+      await kernel.boot();
+      expect(lines()).toEqual(expected);
+      expect([kernel.state, module.calls]).toEqual(['uninitialized', []]);
+      expect(await refusalOf(kernel.enableTdx())).toBe('ENODEV tdx-unsupported');
+    }
+  });
+});
+
 describe('once', () => {
   it('concurrent callers share the outcome, later ones get it again', async () => {
     const { kernel, module } = scriptedHost({ policy: { enable: 'first-user' } });
