@@ -22,6 +22,8 @@ export interface MetadataField extends Readonly<Record<MetadataAccess, AccessMas
   readonly stride: number;
   /** Where the first element is in its control structure; a VMCS field has no place. */
   readonly offset: number;
+  /** The field holds an address, of memory of the host or of a private page of the TD. */
+  readonly address?: 'sharedHpa' | 'privateGpa';
 }
 
 /** Every bit of an element. @public */
@@ -35,7 +37,7 @@ const NONE: AccessMasks = [0n, 0n];
 const STRIDE_TWO = 1n << 50n;
 
 /** Differences of a field from one element that nobody can access. @public */
-export type FieldOptions = Partial<Pick<MetadataField, 'fields' | 'elements' | MetadataAccess>>;
+export type FieldOptions = Partial<Pick<MetadataField, 'fields' | 'elements' | 'address' | MetadataAccess>>;
 
 /** A row of a table of fields. @public */
 export function field(id: bigint, name: string, offset: number, options: FieldOptions = {}): MetadataField {
@@ -57,5 +59,6 @@ export function field(id: bigint, name: string, offset: number, options: FieldOp
     host: masks(options.host ?? NONE),
     debug: masks(options.debug ?? NONE),
     guest: masks(options.guest ?? NONE),
+    ...(options.address === undefined ? {} : { address: options.address }),
   };
 }

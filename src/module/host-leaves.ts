@@ -49,6 +49,8 @@ import { vpCreate } from './leaves/vp-create.ts';
 import { vpEnter } from './leaves/vp-enter.ts';
 import { vpFlush } from './leaves/vp-flush.ts';
 import { vpInit } from './leaves/vp-init.ts';
+import { vpRd } from './leaves/vp-rd.ts';
+import { vpWr } from './leaves/vp-wr.ts';
 
 const LEAVES: readonly (readonly [number: number, leaf: Leaf])[] = [
   [TDH.mngCreate, mngCreate],
@@ -82,6 +84,8 @@ const LEAVES: readonly (readonly [number: number, leaf: Leaf])[] = [
   [TDH.phymemPageReclaim, phymemPageReclaim],
   [TDH.mngRd, mngRd],
   [TDH.mngWr, mngWr],
+  [TDH.vpRd, vpRd],
+  [TDH.vpWr, vpWr],
   [TDH.phymemPageRdmd, phymemPageRdmd],
   [TDH.sysKeyConfig, sysKeyConfig],
   [TDH.sysInfo, sysInfo],

@@ -8,8 +8,10 @@ import { vmRd } from './leaves/vm-rd.ts';
 import { vmWr } from './leaves/vm-wr.ts';
 import { vpCpuidveSet } from './leaves/vp-cpuidve-set.ts';
 import { vpInfo } from './leaves/vp-info.ts';
+import { vpRd } from './leaves/vp-rd.ts';
 import { vpVeinfoGet } from './leaves/vp-veinfo-get.ts';
 import { vpVmcall } from './leaves/vp-vmcall.ts';
+import { vpWr } from './leaves/vp-wr.ts';
 
 /** @internal */
 export const GUEST_LEAVES: readonly (GuestLeaf | undefined)[] = ((): (GuestLeaf | undefined)[] => {
@@ -22,6 +24,8 @@ export const GUEST_LEAVES: readonly (GuestLeaf | undefined)[] = ((): (GuestLeaf 
     [TDG.vpCpuidveSet, vpCpuidveSet],
     [TDG.vmRd, vmRd],
     [TDG.vmWr, vmWr],
+    [TDG.vpRd, vpRd],
+    [TDG.vpWr, vpWr],
     [TDG.sysRd, sysRd],
     [TDG.sysRdall, sysRdall],
   ];

@@ -88,8 +88,8 @@ export function answerWrite(
   if (element === undefined) return STATUS.TDX_METADATA_FIELD_ID_INCORRECT;
   const loaded = space.load(element, access);
   if ('refusal' in loaded) return loaded.refusal;
-  const old = loaded.value;
   const [readable, writable] = element.field[access];
+  const old = presentValue(element, loaded.value, writable);
   const changing = writable & mask;
   if (changing === 0n) return STATUS.TDX_METADATA_FIELD_NOT_WRITABLE;
   // Bits that are not writable may be written only as they read.
@@ -97,8 +97,13 @@ export function answerWrite(
   if ((old & readable & forbidden) !== (value & forbidden)) return STATUS.TDX_METADATA_FIELD_VALUE_NOT_VALID;
   const status = space.store(element, (old & ~changing) | (value & changing), old, changing);
   if (status !== STATUS.TDX_SUCCESS) return status;
-  regs.q[R8] = old & readable;
+  regs.q[R8] = loaded.value & readable;
   return STATUS.TDX_SUCCESS;
+}
+
+/** An address that was never set is all ones; what cannot be written of it counts as zero. */
+function presentValue({ field }: MetadataElement, value: bigint, writable: bigint): bigint {
+  return field.address !== undefined && value >> 63n === 1n ? value & writable : value;
 }
 
 function inContext({ context }: MetadataSpace, id: bigint): bigint {

@@ -3,7 +3,7 @@ import type { PlatformSnapshot } from '../platform.ts';
 import { MODULE_MSR } from '../platform-msrs.ts';
 import type { ControlStructure } from './control-structure.ts';
 import { ATTRIBUTES, hasAll, hasAny, XFAM } from './features.ts';
-import { CPUID_FLAG, NULL_PA, TDCS, TDCS_PAGE, TDR, TDVPS } from './layout.ts';
+import { CPUID_FLAG, MAX_VMS, NULL_PA, TDCS, TDCS_PAGE, TDR, TDVPS } from './layout.ts';
 import type { TrustDomain } from './trust-domain.ts';
 import { CR0_HOST_OWNED } from './vcpu-init.ts';
 import { VMCS, Vmcs } from './vmcs.ts';
@@ -115,7 +115,7 @@ export function initialiseVmcs(
 
 /** Every VM of every TD has a VPID of its own. */
 function vpid(vm: number, keyId: number): number {
-  return (vm << 12) | keyId;
+  return keyId * MAX_VMS + vm;
 }
 
 function writeAddresses(td: TrustDomain, tdvps: ControlStructure, vmcs: Vmcs, vm: number): void {
