@@ -115,15 +115,16 @@ export class LogicalProcessor {
 
   /** MOVDIR64B of zeroes over whole pages, as a loop over their lines would do it. */
   movdir64bZero(start: number, end: number, keyId = 0): void {
+    for (const { cache } of this.machine.packages) cache.discard(start, end);
     this.machine.memory.claim(start, end, keyId);
   }
 
-  /** CLFLUSH of every line of the page at `address`. */
+  /** CLFLUSH of every line of the page at `address`, in the caches of every package. */
   clflushPage(address: number): void {
-    this.package.cache.writeBackPage(Math.floor(address / PAGE_4K));
+    for (const { cache } of this.machine.packages) cache.writeBackPage(Math.floor(address / PAGE_4K));
   }
 
-  /** WBINVD: writes back and empties the caches of this LP's package. */
+  /** WBINVD: writes back and empties the caches of this LP's package, and only those. */
   wbinvd(): void {
     this.package.cache.writeBackAll();
   }

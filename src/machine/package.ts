@@ -33,6 +33,14 @@ export class PackageCache {
     if (this.#memory.ownerAt(address) !== keyId) this.#memory.claim(address, address + PAGE_4K, keyId);
   }
 
+  /** Forgets lines of `[start, end)` without a write-back: the whole of it has been overwritten past the caches. */
+  discard(start: number, end: number): void {
+    const first = start / PAGE_4K;
+    const last = end / PAGE_4K;
+    if (last - first < this.#dirty.size) for (let pfn = first; pfn < last; pfn++) this.#dirty.delete(pfn);
+    else for (const pfn of this.#dirty.keys()) if (pfn >= first && pfn < last) this.#dirty.delete(pfn);
+  }
+
   writeBackAll(): void {
     for (const pfn of [...this.#dirty.keys()]) this.writeBackPage(pfn);
   }

@@ -122,6 +122,29 @@ describe('machine', () => {
     expect(() => machine.memory.read(0x5000, 8, 40)).toThrow(MachineCheck);
   });
 
+  it('writes dirty lines back from every package with CLFLUSH, from one with WBINVD', () => {
+    const { lps, packages } = new Machine(DESCRIPTION);
+    const dirty = (): number[] => packages.map(({ cache }) => cache.dirtyPages);
+    for (const lp of lps) for (const at of [0x5000, 0x6000]) lp.store(at, Uint8Array.of(1));
+    expect(dirty()).toEqual([2, 2]);
+    lps[0]!.clflushPage(0x5000);
+    expect(dirty()).toEqual([1, 1]);
+    lps[1]!.wbinvd();
+    expect(dirty()).toEqual([1, 0]);
+  });
+
+  it('forgets dirty lines of pages that MOVDIR64B overwrites', () => {
+    const { lps, packages, memory } = new Machine(DESCRIPTION);
+    for (const at of [0x5000, 0x6000, 0x7000]) lps[0]!.store(at, Uint8Array.of(1));
+    lps[1]!.movdir64bZero(0x5000, 0x6000);
+    expect(packages[0]!.cache.dirtyPages).toBe(2);
+    lps[1]!.movdir64bZero(0x6000, 0x20000);
+    expect(packages[0]!.cache.dirtyPages).toBe(0);
+    memory.claim(0x5000, 0x6000, 40);
+    lps[0]!.wbinvd();
+    expect(memory.ownerAt(0x5000)).toBe(40);
+  });
+
   it('tells the kernel about memory and processors that come and go', () => {
     const machine = new Machine(DESCRIPTION);
     const events: AcpiEvent['type'][] = [];
