@@ -72,6 +72,13 @@ export class TdxModule implements SeamImage {
     this.#leaves = leavesOf(release);
   }
 
+  /** The same module before its first SEAMCALL. */
+  asLoaded(): TdxModule {
+    const module = new TdxModule(this.machine, this.release);
+    module.guestRunner = this.guestRunner;
+    return module;
+  }
+
   /** LP.INIT is done on every LP that SYS.INIT counted. */
   get allLpsInitialised(): boolean {
     return this.lps.filter((lp) => lp !== undefined).length >= this.platform!.lps;

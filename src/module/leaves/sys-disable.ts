@@ -1,7 +1,7 @@
 /**
- * TDH.SYS.DISABLE: ends the module for good and gives all memory under private KeyIDs back to the host, with lines
- * that anybody may read, so that another kernel can take over (Linux host rules 1.6). Nothing of it is published but
- * its number and its statuses; docs/fidelity.md says what is assumed here.
+ * TDH.SYS.DISABLE: gives all memory under private KeyIDs back to the host, with lines that anybody may read, and leaves
+ * the module as it was loaded, so that another kernel can initialise it from scratch (Linux host rules 1.6, 1.9).
+ * Nothing of it is published but its number and its statuses; docs/fidelity.md says what is assumed here.
  */
 import { STATUS } from '../../abi/status-codes.ts';
 import type { LogicalProcessor } from '../../machine/lp.ts';
@@ -19,7 +19,7 @@ function run(module: TdxModule, lp: LogicalProcessor): bigint {
     if (isEventPending(lp)) return STATUS.TDX_INTERRUPTED_RESUMABLE;
     const { machine } = module;
     machine.memory.disown((keyId) => machine.isPrivateKeyId(keyId));
-    module.sysState = 'SYS_SHUTDOWN';
+    machine.seam.module = module.asLoaded();
     return STATUS.TDX_SUCCESS;
   } finally {
     module.globalLock.releaseExclusive();

@@ -4,6 +4,7 @@ import { TDH } from '../../../src/abi/leaves.ts';
 import { STATUS } from '../../../src/abi/status-codes.ts';
 import { INTR_PENDING_MSR } from '../../../src/module/pending-events.ts';
 import { findRelease } from '../../../src/module/releases.ts';
+import type { TdxModule } from '../../../src/module/tdx-module.ts';
 import { moduleMachine } from '../../support/module-machine.ts';
 import { configure, finish, initialise, ONE_TDMR, readyModule } from '../../support/ready-module.ts';
 
@@ -15,7 +16,7 @@ function ready() {
 }
 
 describe('TDH.SYS.DISABLE', () => {
-  it('gives all private memory back, readable by anybody, and ends the module', () => {
+  it('gives all private memory back, readable by anybody', () => {
     const { machine, status } = ready();
     const { memory } = machine;
     memory.write(4 * GIB, new Uint8Array(4096).fill(1), 41);
@@ -25,7 +26,18 @@ describe('TDH.SYS.DISABLE', () => {
     expect(memory.claimedRanges()).toEqual([]);
     expect([memory.ownerAt(4 * GIB), memory.read(4 * GIB, 1, 0)[0]]).toEqual([0, 0]);
     expect(memory.read(5 * GIB, 1, 0)[0]).toBe(2);
-    expect(status(TDH.sysInit)).toBe(STATUS.TDX_SYS_SHUTDOWN);
+  });
+
+  it('leaves a module that another kernel initialises from scratch', () => {
+    const loaded = ready();
+    const { machine, status } = loaded;
+    expect(status(TDH.sysDisable)).toBe(0n);
+    expect(status(TDH.sysKeyConfig)).toBe(STATUS.TDX_SYS_KEY_CONFIG_NOT_PENDING);
+    const again = { ...loaded, module: machine.seam.module as TdxModule };
+    initialise(again);
+    configure(again, [ONE_TDMR]);
+    finish(again, [ONE_TDMR]);
+    expect(again.module.sysState).toBe('SYS_READY');
   });
 
   it('stops for an event of the host', () => {
