@@ -19,9 +19,9 @@ export interface AddressRange {
   readonly end: number;
 }
 
-/** Largest multiple of `unit` that is not above `value`. @public */
+/** Largest multiple of `unit` that is not above `value`. Below 2^52 the quotient's rounding never reaches the next. @public */
 export function alignDown(value: number, unit: number): number {
-  return value - (value % unit);
+  return Math.floor(value / unit) * unit;
 }
 
 /** Smallest multiple of `unit` that is not below `value`. @public */

@@ -15,18 +15,26 @@ import { type AddressRange, CACHE_LINE, PAGE_4K } from '../abi/address.ts';
 import { MachineCheck } from './exceptions.ts';
 import { FrameStore } from './frames.ts';
 import { OwnedRanges } from './owned-ranges.ts';
+import { packPages, unpackPages } from './packed-pages.ts';
 
 const LINES_PER_PAGE = PAGE_4K / CACHE_LINE;
 
-interface Page {
+/** Owner of a page whose contents are gone. */
+const DROPPED = -2;
+
+/** A page that has contents. @internal */
+export interface Page {
   /** Byte offset of the contents in the frame store. */
   readonly frame: number;
-  /** Owner of every line, or -1 when `owners` tells them apart. */
+  /** Owner of every line, -1 when `owners` tells them apart, or DROPPED. */
   owner: number;
   owners: Uint16Array | null;
   /** One flag per line; null while no line is poisoned. */
   poison: Uint8Array | null;
 }
+
+/** Where a page's contents are; see `PhysicalMemory.map`. @public */
+export type PageMapping = Readonly<Pick<Page, 'frame' | 'owner' | 'poison'>>;
 
 /** How a write reaches memory: ordinary stores, or a direct store of whole lines (MOVDIR64B). @public */
 export type StoreKind = 'store' | 'direct';
@@ -102,10 +110,15 @@ export class PhysicalMemory {
    * Throws MachineCheck when a line is poisoned or belongs to another key, as reading the page would.
    */
   frameOf(pfn: number, keyId: number): number {
+    return this.map(pfn, keyId).frame;
+  }
+
+  /** `frameOf` as a mapping that can be kept: good again as long as `isMapped` says so. */
+  map(pfn: number, keyId: number): PageMapping {
     const page = this.#pages.get(pfn) ?? this.#createPage(pfn);
     if (page === undefined) throw new MachineCheck(pfn * PAGE_4K, 'no memory answers');
-    if (page.owner !== keyId || page.poison !== null) this.read(pfn * PAGE_4K, PAGE_4K, keyId);
-    return page.frame;
+    if (!isMapped(page, keyId)) this.read(pfn * PAGE_4K, PAGE_4K, keyId);
+    return page;
   }
 
   /** Owner of the line at `address`. */
@@ -144,6 +157,17 @@ export class PhysicalMemory {
     return this.#pages.size;
   }
 
+  /** State for a saved machine. */
+  save() {
+    return { pages: packPages(this.#pages, this.frames), claims: this.#claims.save() };
+  }
+
+  /** Goes on from what `save` gave. The memory is fresh. */
+  restore(saved: ReturnType<PhysicalMemory['save']>): void {
+    for (const [pfn, page] of unpackPages(saved.pages, this.frames)) this.#pages.set(pfn, page);
+    this.#claims.restore(saved.claims);
+  }
+
   #forEachPage(
     address: number,
     length: number,
@@ -177,6 +201,7 @@ export class PhysicalMemory {
     const last = end / PAGE_4K;
     const drop = (pfn: number, page: Page): void => {
       this.frames.release(page.frame);
+      page.owner = DROPPED;
       this.#pages.delete(pfn);
     };
     if (last - first > this.#pages.size) {
@@ -251,6 +276,11 @@ export class PhysicalMemory {
       page.owners = null;
     }
   }
+}
+
+/** True when `page` still has its contents and every line of it belongs to `keyId`. @public */
+export function isMapped(page: PageMapping, keyId: number): boolean {
+  return page.owner === keyId && page.poison === null;
 }
 
 function setOwner(page: Page, line: number, keyId: number): void {

@@ -121,8 +121,9 @@ export class PamtBlock {
   readonly base: number;
   readonly #tdmr: Tdmr;
   readonly #dynamic: boolean;
-  readonly #entry1g = new EntryTable(1);
-  readonly #entries2m = new EntryTable(PAMT_CHILDREN);
+  readonly #entry1g = new PamtEntry(new EntryTable(1), 0);
+  readonly #table2m = new EntryTable(PAMT_CHILDREN);
+  readonly #entries2m: (PamtEntry | undefined)[] = new Array(PAMT_CHILDREN);
   readonly #entries4k: (EntryTable | undefined)[] = new Array(PAMT_CHILDREN);
   /** Dynamic PAMT, by 2 MiB range: one flag per 4 KiB page that is reserved or lent to hold metadata. */
   readonly #lent: (Uint8Array | undefined)[] = [];
@@ -140,10 +141,11 @@ export class PamtBlock {
 
   /** The entry of the page at `address` at `level`. */
   entry(address: number, level: PageLevel): PamtEntry {
-    if (level === LEVEL_1G) return new PamtEntry(this.#entry1g, 0);
-    const index2m = Math.floor((address - this.base) / PAGE_2M);
-    if (level === LEVEL_2M) return new PamtEntry(this.#entries2m, index2m);
-    return new PamtEntry(this.#table4k(index2m), Math.floor((address % PAGE_2M) / PAGE_4K));
+    if (level === LEVEL_1G) return this.#entry1g;
+    const offset = address - this.base;
+    const index2m = Math.floor(offset / PAGE_2M);
+    if (level === LEVEL_2M) return this.#entry2m(index2m);
+    return new PamtEntry(this.#table4k(index2m), Math.floor(offset / PAGE_4K) % PAMT_CHILDREN);
   }
 
   /** Where in memory the entry of the page at `address` and `level` is kept; with dynamic PAMT its bit in the bitmap. */
@@ -163,7 +165,7 @@ export class PamtBlock {
   /** Gives every child of the entry at `address` and `level` the same type and owner. */
   fillChildren(address: number, level: PageLevel, type: PageType, owner: number): void {
     const index2m = Math.floor((address - this.base) / PAGE_2M);
-    const children = level === LEVEL_1G ? this.#entries2m : this.#table4k(index2m);
+    const children = level === LEVEL_1G ? this.#table2m : this.#table4k(index2m);
     children.types.fill(type);
     children.owners.fill(owner / PAGE_4K);
     children.epochs.fill(0n);
@@ -172,7 +174,7 @@ export class PamtBlock {
   /** Changes the type of every child of the entry at `address` and `level`; owners stay as they were. */
   retypeChildren(address: number, level: PageLevel, type: PageType): void {
     const index2m = Math.floor((address - this.base) / PAGE_2M);
-    const children = level === LEVEL_1G ? this.#entries2m : this.#table4k(index2m);
+    const children = level === LEVEL_1G ? this.#table2m : this.#table4k(index2m);
     children.types.fill(type);
   }
 
@@ -201,6 +203,14 @@ export class PamtBlock {
   setLent(address: number, lent: boolean): void {
     const flags = this.#lentFlags(Math.floor((address - this.base) / PAGE_2M));
     flags[Math.floor((address % PAGE_2M) / PAGE_4K)] = lent ? 1 : 0;
+  }
+
+  #entry2m(index: number): PamtEntry {
+    const existing = this.#entries2m[index];
+    if (existing !== undefined) return existing;
+    const entry = new PamtEntry(this.#table2m, index);
+    this.#entries2m[index] = entry;
+    return entry;
   }
 
   #lentFlags(index2m: number): Uint8Array {

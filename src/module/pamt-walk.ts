@@ -20,31 +20,31 @@ export class PamtWalk {
   readonly level: PageLevel;
   readonly entry: PamtEntry;
   readonly block: PamtBlock;
-  readonly #above: readonly PamtEntry[];
+  /** The 2 MiB entry above a 4 KiB one, else undefined. */
+  readonly parent: PamtEntry | undefined;
+  readonly #grandparent: PamtEntry | undefined;
   readonly #mode: LockMode;
 
   constructor(
     block: PamtBlock,
     level: PageLevel,
     entry: PamtEntry,
-    above: readonly PamtEntry[],
     mode: LockMode,
+    grandparent?: PamtEntry,
+    parent?: PamtEntry,
   ) {
     this.block = block;
     this.level = level;
     this.entry = entry;
-    this.#above = above;
+    this.parent = parent;
+    this.#grandparent = grandparent;
     this.#mode = mode;
-  }
-
-  /** The 2 MiB entry above a 4 KiB one, else undefined. */
-  get parent(): PamtEntry | undefined {
-    return this.level === LEVEL_4K ? this.#above[1] : undefined;
   }
 
   release(): void {
     this.entry.unlock(this.#mode);
-    for (let i = this.#above.length - 1; i >= 0; i--) this.#above[i]!.unlock('shared');
+    this.parent?.unlock('shared');
+    this.#grandparent?.unlock('shared');
   }
 }
 
@@ -58,25 +58,28 @@ export function walkPamt(
   address: number,
   { mode, level = LEVEL_4K, guest = false }: WalkTarget,
 ): PamtWalk | bigint {
-  const above: PamtEntry[] = [];
-  for (const at of [LEVEL_1G, LEVEL_2M] as const) {
-    const entry = block.entry(address, at);
-    const status = entry.tryLock('shared', guest);
-    if (status !== STATUS.TDX_SUCCESS) return giveUp(above, status);
-    if (level === at || entry.type !== block.nodeType(at)) {
-      const promoted = mode === 'exclusive' ? entry.promoteLock() : STATUS.TDX_SUCCESS;
-      if (promoted !== STATUS.TDX_SUCCESS) return giveUp([...above, entry], promoted);
-      return new PamtWalk(block, at, entry, above, mode);
-    }
-    above.push(entry);
+  const entry1g = block.entry(address, LEVEL_1G);
+  const locked1g = entry1g.tryLock('shared', guest);
+  if (locked1g !== STATUS.TDX_SUCCESS) return locked1g;
+  if (level === LEVEL_1G || entry1g.type !== block.nodeType(LEVEL_1G)) {
+    const status = mode === 'exclusive' ? entry1g.promoteLock() : STATUS.TDX_SUCCESS;
+    if (status === STATUS.TDX_SUCCESS) return new PamtWalk(block, LEVEL_1G, entry1g, mode);
+    entry1g.unlock('shared');
+    return status;
   }
-  const entry = block.entry(address, LEVEL_4K);
-  const status = entry.tryLock(mode, guest);
-  if (status !== STATUS.TDX_SUCCESS) return giveUp(above, status);
-  return new PamtWalk(block, LEVEL_4K, entry, above, mode);
-}
-
-function giveUp(locked: readonly PamtEntry[], status: bigint): bigint {
-  for (const entry of locked.toReversed()) entry.unlock('shared');
+  const entry2m = block.entry(address, LEVEL_2M);
+  let status = entry2m.tryLock('shared', guest);
+  if (status === STATUS.TDX_SUCCESS) {
+    if (level === LEVEL_2M || entry2m.type !== block.nodeType(LEVEL_2M)) {
+      if (mode === 'exclusive') status = entry2m.promoteLock();
+      if (status === STATUS.TDX_SUCCESS) return new PamtWalk(block, LEVEL_2M, entry2m, mode, entry1g);
+    } else {
+      const entry = block.entry(address, LEVEL_4K);
+      status = entry.tryLock(mode, guest);
+      if (status === STATUS.TDX_SUCCESS) return new PamtWalk(block, LEVEL_4K, entry, mode, entry1g, entry2m);
+    }
+    entry2m.unlock('shared');
+  }
+  entry1g.unlock('shared');
   return status;
 }

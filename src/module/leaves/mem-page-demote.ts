@@ -22,7 +22,7 @@ import { aliasBit, l2TableEntry, putL2SeptDetails } from '../td/l2-sept.ts';
 import { NULL_PA, TDCS } from '../td/layout.ts';
 import { givePage, type LockedPage, lockPage, plainHpa } from '../td/operands.ts';
 import { mappedPage } from '../td/owned-page.ts';
-import { checkSeptState, type EntryKind, enterPageLeaf, openEntry, type PageEntry } from '../td/page-leaf.ts';
+import { checkSeptState, type EntryKind, enterPageLeaf, openEntry } from '../td/page-leaf.ts';
 import { SEPT_LEVEL } from '../td/sept.ts';
 import { unblocked, withoutAcceptCounter } from '../td/sept-blocking.ts';
 import {
@@ -159,7 +159,7 @@ function splitEntry(td: TrustDomain, table: LockedPage, located: LocatedEntry, e
 function splitL2Entry(
   regs: Registers,
   td: TrustDomain,
-  located: PageEntry,
+  located: LocatedEntry,
   { vm, page, aliased }: L2Table,
 ): LocatedEntry | bigint {
   const ept = td.sept(vm);
@@ -172,5 +172,5 @@ function splitL2Entry(
     const unblocks = isBlocked(located.entry) && !isPending(located.entry);
     splitEntry(td, page, located, unblocks ? l2Unblocked(position.entry) : position.entry);
   } else td.claimPage(page.address);
-  return { ept, ...position };
+  return { ept, gpa: located.gpa, ...position };
 }

@@ -171,6 +171,6 @@ function prepareL2Page(
   }
   const page = lockNewSeptPage(module, held, regs, R8 + vm);
   if (typeof page === 'bigint') return page;
-  pages.push({ vm, page, parent: { ept, ...position } });
+  pages.push({ vm, page, parent: { ept, gpa, ...position } });
   return STATUS.TDX_SUCCESS;
 }

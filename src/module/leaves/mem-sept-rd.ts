@@ -11,11 +11,12 @@ import { STATUS } from '../../abi/status-codes.ts';
 import type { LogicalProcessor } from '../../machine/lp.ts';
 import type { Leaf } from '../leaf.ts';
 import { ATTRIBUTES, hasAny } from '../td/features.ts';
+import type { LocatedEntry } from '../td/gpa.ts';
 import { type Held, locking } from '../td/held.ts';
 import { l2Attributes } from '../td/l2-blocking.ts';
 import { aliases } from '../td/l2-sept.ts';
 import { TDCS } from '../td/layout.ts';
-import { type EntryKind, enterPageLeaf, openEntry, type PageEntry } from '../td/page-leaf.ts';
+import { type EntryKind, enterPageLeaf, openEntry } from '../td/page-leaf.ts';
 import { putSeptDetails, SEPT_LEVEL } from '../td/sept.ts';
 import { SEPT_STATE, septState } from '../td/sept-entry.ts';
 import type { TrustDomain } from '../td/trust-domain.ts';
@@ -45,7 +46,7 @@ function run(module: TdxModule, lp: LogicalProcessor, held: Held): bigint {
 }
 
 /** Attributes of each L2 VM's entry, 16 bits each by VM; those of VM 0 are none. */
-function attributes(td: TrustDomain, located: PageEntry): bigint {
+function attributes(td: TrustDomain, located: LocatedEntry): bigint {
   if (septState(located.entry) === SEPT_STATE.FREE) return 0n;
   let all = 0n;
   for (const { vm, entry } of aliases(td, located)) {

@@ -4,7 +4,7 @@
  * are little-endian.
  */
 import { PAGE_4K, pfnOf } from '../../abi/address.ts';
-import type { PhysicalMemory } from '../../machine/memory.ts';
+import { isMapped, type PageMapping, type PhysicalMemory } from '../../machine/memory.ts';
 import { type LockMode, releaseHpLock, tryHpLock } from '../locks.ts';
 
 const TWO_32 = 0x1_0000_0000;
@@ -14,12 +14,14 @@ export class ControlStructure {
   readonly keyId: number;
   readonly #memory: PhysicalMemory;
   readonly #pfns: readonly number[];
+  readonly #mappings: (PageMapping | undefined)[];
 
   /** `pages` are the addresses of the structure's pages in their order. */
   constructor(memory: PhysicalMemory, keyId: number, pages: readonly number[]) {
     this.keyId = keyId;
     this.#memory = memory;
     this.#pfns = pages.map(pfnOf);
+    this.#mappings = this.#pfns.map(() => undefined);
   }
 
   /** Pages the structure has so far. */
@@ -122,8 +124,17 @@ export class ControlStructure {
   }
 
   #at(offset: number): number {
-    const pfn = this.#pfns[Math.floor(offset / PAGE_4K)];
-    if (pfn === undefined) throw new Error(`control structure has no page for offset ${offset}`);
-    return this.#memory.frameOf(pfn, this.keyId) + (offset % PAGE_4K);
+    const index = Math.floor(offset / PAGE_4K);
+    const known = this.#mappings[index];
+    const page = known !== undefined && isMapped(known, this.keyId) ? known : this.#map(index);
+    return page.frame + (offset % PAGE_4K);
+  }
+
+  #map(index: number): PageMapping {
+    const pfn = this.#pfns[index];
+    if (pfn === undefined) throw new Error(`control structure has no page ${index}`);
+    const page = this.#memory.map(pfn, this.keyId);
+    this.#mappings[index] = page;
+    return page;
   }
 }

@@ -46,7 +46,7 @@ export function debugQword(
     putSeptDetails(regs, ept, position);
     return withOperand(STATUS.TDX_EPT_ENTRY_NOT_PRESENT, OPERAND.RCX);
   }
-  const located = lockEntry(held, regs, { ept, ...position });
+  const located = lockEntry(held, regs, { ept, gpa, ...position });
   if (typeof located === 'bigint') return located;
   const allowed = checkSeptState(regs, leaf, located);
   if (allowed !== STATUS.TDX_SUCCESS) return allowed;

@@ -50,10 +50,17 @@ export function isSharedGpa(tdcs: ControlStructure, gpa: number): boolean {
   return Math.floor(gpa / 2 ** (gpaWidth(tdcs) - 1)) % 2 === 1;
 }
 
+const POWERS_OF_TWO: readonly number[] = Array.from({ length: MAX_PA + 1 }, (_, i) => 2 ** i);
+
+/** End of the TD's private guest physical addresses. */
+function privateGpaLimit(tdcs: ControlStructure): number {
+  return POWERS_OF_TWO[Math.min(tdcs.u8(TDCS.VIRT_MAXPA) || MAX_PA, gpaWidth(tdcs) - 1)]!;
+}
+
 /** True when a GPA below 2^52 is one that the TD can have; with `privateOnly`, and private. @public */
 export function isGpaValid(tdcs: ControlStructure, gpa: number, privateOnly: boolean): boolean {
+  if (privateOnly) return gpa < privateGpaLimit(tdcs);
   const shared = isSharedGpa(tdcs, gpa);
-  if (shared && privateOnly) return false;
   const width = gpaWidth(tdcs);
   const plain = shared ? gpa - 2 ** (width - 1) : gpa;
   return plain < 2 ** Math.min(tdcs.u8(TDCS.VIRT_MAXPA) || MAX_PA, width);
@@ -65,9 +72,10 @@ export function gpaFrom(regs: Registers, register: number): number | undefined {
   return high < RESERVED_HIGH ? high * TWO_32 + regs.d[2 * register]! : undefined;
 }
 
-/** An entry that a leaf works on, with the tree it is in. @public */
+/** An entry that a leaf works on, with the tree it is in and the guest address that leads to it. @public */
 export interface LocatedEntry extends SeptPosition {
   readonly ept: SecureEpt;
+  readonly gpa: number;
 }
 
 /** Takes the TD's secure EPT tree lock. TDX_SUCCESS or TDX_OPERAND_BUSY. @public */
@@ -102,17 +110,17 @@ export function locateEntry(
     putSeptDetails(regs, ept, position);
     return WALK_FAILED_RCX;
   }
-  return { ept, ...position };
+  return { ept, gpa, level, at: position.at, entry: position.entry };
 }
 
 /** Takes an entry's lock for the host, and reads the entry again under it. Busy puts its details into RCX and RDX. @public */
 export function lockEntry(held: Held, regs: Registers, located: LocatedEntry): LocatedEntry | bigint {
-  const { ept, at } = located;
+  const { ept, gpa, level, at } = located;
   const status = ept.tryLock(at);
   if (status !== STATUS.TDX_SUCCESS) {
     putSeptDetails(regs, ept, located);
     return withOperand(status, RCX);
   }
   held.add({ release: () => ept.unlock(at) });
-  return { ...located, entry: ept.read(at) };
+  return { ept, gpa, level, at, entry: ept.read(at) };
 }

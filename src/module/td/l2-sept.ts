@@ -48,17 +48,14 @@ export interface Alias extends LocatedEntry {
 }
 
 /** The L2 entries that the TD's own entry `own` for `gpa` says exist, by ascending VM. @public */
-export function* aliases(
-  td: TrustDomain,
-  own: SeptPosition & { readonly gpa: number },
-): Generator<Alias, void> {
+export function* aliases(td: TrustDomain, own: LocatedEntry): Generator<Alias, void> {
   const vms = td.tdcs.u16(TDCS.NUM_L2_VMS);
   for (let vm = 1; vm <= vms; vm++) {
     if ((own.entry.high & aliasBit(vm)) === 0) continue;
     const ept = td.sept(vm);
     const position = ept.walk(own.gpa, own.level);
     if (position.level !== own.level) throw new Error(`VM ${vm} has no entry where the TD says it has one`);
-    yield { vm, ept, ...position };
+    yield { vm, ept, gpa: own.gpa, ...position };
   }
 }
 

@@ -15,6 +15,7 @@ import { isHostLeafAllowed } from './op-state.ts';
 import { type TrustDomain, trustDomainAt } from './trust-domain.ts';
 
 const TWO_32 = 0x1_0000_0000;
+const BITS_OF_HALF = 32;
 const FATAL = 1n << 61n;
 /** Halves of a 64-bit operand from here on have bits above the widest physical address, 52 bits. */
 const HIGH_LIMIT = 0x10_0000;
@@ -31,11 +32,11 @@ export function plainHpa(
   high: number,
   align = PAGE_4K,
 ): number | undefined {
-  if (high >= HIGH_LIMIT) return undefined;
-  const hpa = high * TWO_32 + low;
-  if (hpa % align !== 0) return undefined;
-  const keyId = Math.floor(hpa / 2 ** platform.hkidStartBit) % 2 ** (platform.maxPa - platform.hkidStartBit);
-  return keyId === 0 ? hpa : undefined;
+  const { hkidStartBit, maxPa } = platform;
+  const keyIdBits = (1 << (maxPa - hkidStartBit)) - 1;
+  const keyId = (high >>> (hkidStartBit - BITS_OF_HALF)) & keyIdBits;
+  if (high >= HIGH_LIMIT || keyId !== 0 || (low & (align - 1)) !== 0) return undefined;
+  return high * TWO_32 + low;
 }
 
 /**

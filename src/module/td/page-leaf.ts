@@ -49,24 +49,18 @@ export interface EntryKind {
   readonly tree: LockMode;
 }
 
-/** The entry that a leaf works on, locked. @public */
-export interface PageEntry extends LocatedEntry {
-  readonly gpa: number;
-}
-
 /** Finds and locks the entry of the page in RCX. Statuses from the walk on put the entry's details into RCX and RDX. @public */
 export function openEntry(
   held: Held,
   regs: Registers,
   { td, low, high }: PageCall,
   kind: EntryKind,
-): PageEntry | bigint {
+): LocatedEntry | bigint {
   const operand = gpaOperand(low, high, kind.minLevel, kind.maxLevel ?? td.sept().rootLevel);
   if (operand === undefined) return withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.RCX);
   const located = locateEntry(held, td, regs, operand, kind.tree);
   if (typeof located === 'bigint') return located;
-  const locked = lockEntry(held, regs, located);
-  return typeof locked === 'bigint' ? locked : { ...locked, gpa: operand.gpa };
+  return lockEntry(held, regs, located);
 }
 
 /** TDX_SUCCESS when host leaf `leaf` works on an entry in this state; else the status, with details. @public */

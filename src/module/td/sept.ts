@@ -5,7 +5,7 @@
 import { alignDown, PAGE_4K } from '../../abi/address.ts';
 import { RCX, RDX, type Registers } from '../../abi/registers.ts';
 import { STATUS } from '../../abi/status-codes.ts';
-import type { PhysicalMemory } from '../../machine/memory.ts';
+import { isMapped, type PageMapping, type PhysicalMemory } from '../../machine/memory.ts';
 import {
   entryPfn,
   isLeafEntry,
@@ -39,6 +39,7 @@ export class SecureEpt {
   readonly #rootPfn: number;
   /** Page numbers from here on carry a KeyID. */
   readonly #pfnLimit: number;
+  readonly #lastTables: { readonly pfn: number; readonly page: PageMapping }[];
 
   constructor(
     memory: PhysicalMemory,
@@ -52,6 +53,8 @@ export class SecureEpt {
     this.#memory = memory;
     this.#rootPfn = rootPfn;
     this.#pfnLimit = 2 ** keyIdStartBit / PAGE_4K;
+    const root = { pfn: rootPfn, page: memory.map(rootPfn, keyId) };
+    this.#lastTables = Array.from({ length: rootLevel + 1 }, () => root);
   }
 
   /** Walks down to the entry of `gpa` at `level`, or to where the way ends: an entry not present, or a leaf. */
@@ -59,14 +62,24 @@ export class SecureEpt {
     let pfn = this.#rootPfn;
     for (let current = this.rootLevel; ; current--) {
       const index = Math.floor(gpa / SEPT_LEVEL_SIZES[current]!) % 512;
-      const at = (this.#memory.frameOf(pfn, this.keyId) + index * 8) / 4;
-      const entry = this.read(at);
-      if (current === level || (entry.low & SEPT_LOW.RWX) === 0 || isLeafEntry(entry)) {
-        return { level: current, at, entry };
+      const at = this.#table(pfn, current) + 2 * index;
+      const words = this.#memory.frames.words32;
+      const low = words[at]!;
+      if (current === level || (low & SEPT_LOW.RWX) === 0 || (low & SEPT_LOW.LEAF) !== 0) {
+        return { level: current, at, entry: this.read(at) };
       }
       if (current === 0) throw new Error('secure EPT entry at the lowest level is neither leaf nor absent');
-      pfn = this.pfnOf(entry);
+      pfn = ((words[at + 1]! & 0xf_ffff) * 0x10_0000 + (low >>> 12)) % this.#pfnLimit;
     }
+  }
+
+  /** `tableAt` that remembers the last table of each level: consecutive walks mostly share them. */
+  #table(pfn: number, level: number): number {
+    const last = this.#lastTables[level]!;
+    if (last.pfn === pfn && isMapped(last.page, this.keyId)) return last.page.frame / 4;
+    const page = this.#memory.map(pfn, this.keyId);
+    this.#lastTables[level] = { pfn, page };
+    return page.frame / 4;
   }
 
   read(at: number): SeptEntry {
