@@ -2,6 +2,7 @@
 import { type AddressRange, alignDown, formatRange, GIB, MIB } from '../abi/address.ts';
 import type { Reason } from '../abi/errno.ts';
 import type { MemblockRegion } from './memblock.ts';
+import { intersect, normalize } from './ranges.ts';
 
 /** @public */
 export interface MemoryBlock extends AddressRange {
@@ -41,41 +42,31 @@ export function memoryBlocks(
   tdx: readonly AddressRange[],
   tdxOff: Reason | null,
 ): readonly MemoryBlock[] {
-  const tdxBytes = bytesPerBlock(tdx, blockSize);
-  const countable = memblock.map((region) => ({ ...region, start: Math.max(region.start, MIB) }));
-  const countableBytes = bytesPerBlock([...countable, ...offline], blockSize);
-  const describe = (region: MemblockRegion, state: MemoryBlock['state']): MemoryBlock[] =>
-    [...bytesPerBlock([region], blockSize)].map(([start, presentBytes]) => {
-      const inTdx = Math.min(tdxBytes.get(start) ?? 0, presentBytes);
+  const online = memblock.filter(({ kind }) => kind === 'ram');
+  const ram = [...online, ...offline];
+  const presentBytes = bytesPerBlock(ram, blockSize);
+  const above1M = ram.map(({ start, end }) => ({ start: Math.max(start, MIB), end }));
+  const countableBytes = bytesPerBlock(above1M, blockSize);
+  const tdxBytes = bytesPerBlock(intersect(normalize(tdx), normalize(ram)), blockSize);
+  const blocks = new Map<number, MemoryBlock>();
+  for (const region of ram) {
+    for (const start of bytesPerBlock([region], blockSize).keys()) {
+      if (blocks.has(start)) continue;
       const block = { start, end: start + blockSize };
       const why = tdxOff ?? whyNot(block, tdxBytes.get(start) ?? 0, countableBytes.get(start) ?? 0);
-      const index = start / blockSize;
-      return {
+      blocks.set(start, {
         ...block,
-        index,
+        index: start / blockSize,
         node: region.node,
-        state,
-        presentBytes,
-        tdxBytes: inTdx,
+        state: online.includes(region) ? 'online' : 'offline',
+        presentBytes: presentBytes.get(start)!,
+        tdxBytes: tdxBytes.get(start) ?? 0,
         tdxCapable: why === null,
         why,
-      };
-    });
-  const merged = new Map<number, MemoryBlock>();
-  const pieces = [
-    ...memblock.filter((region) => region.kind === 'ram').flatMap((region) => describe(region, 'online')),
-    ...offline.flatMap((region) => describe(region, 'offline')),
-  ];
-  for (const piece of pieces) {
-    const first = merged.get(piece.index);
-    if (first === undefined) merged.set(piece.index, piece);
-    else {
-      const presentBytes = first.presentBytes + piece.presentBytes;
-      const inTdx = Math.min(tdxBytes.get(piece.start) ?? 0, presentBytes);
-      merged.set(piece.index, { ...first, presentBytes, tdxBytes: inTdx });
+      });
     }
   }
-  return [...merged.values()].sort((a, b) => a.index - b.index);
+  return [...blocks.values()].sort((a, b) => a.index - b.index);
 }
 
 function whyNot(block: AddressRange, tdxBytes: number, countableBytes: number): Reason | null {

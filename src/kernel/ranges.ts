@@ -28,3 +28,8 @@ export function subtract(ranges: readonly AddressRange[], holes: readonly Addres
   }
   return out;
 }
+
+/** What two normalized lists both cover. @internal */
+export function intersect(a: readonly AddressRange[], b: readonly AddressRange[]): AddressRange[] {
+  return subtract(a, subtract(a, b));
+}

@@ -4,6 +4,7 @@ import { memoryBlockSize } from '../../src/kernel/memory-blocks.ts';
 import type { HotplugPolicy } from '../../src/kernel/policy.ts';
 import { realHost } from './bring-up.ts';
 import { refusalOf } from './scripted-host.ts';
+import { TINY } from './tiny-machine.ts';
 
 const NEW = { start: 16 * GIB, end: 17 * GIB };
 const DIMM = { ...NEW, node: 1, kind: 'ram', state: 'present' } as const;
@@ -122,6 +123,29 @@ describe('memory blocks', () => {
     expect(blocks.map(({ index }) => index)).toEqual([
       ...new Set(blocks.map(({ start }) => start / (128 * MIB))),
     ]);
+  });
+
+  it('count System RAM only, whether or not legacy persistent memory beside it is TDX memory', async () => {
+    const half = { start: 11 * GIB + 64 * MIB, end: 12 * GIB };
+    const e820 = TINY.e820.flatMap((entry) =>
+      entry.end === half.end
+        ? [
+            { ...entry, end: half.start },
+            { ...half, type: 'legacy-pmem' as const },
+          ]
+        : [entry],
+    );
+    for (const legacyPmem of [false, true]) {
+      const { kernel } = realHost({ policy: { legacyPmem } }, { e820 });
+      await kernel.boot();
+      expect(kernel.state).toBe('initialized');
+      expect(kernel.memoryBlocks().at(-1)).toMatchObject({
+        start: 11 * GIB,
+        presentBytes: 64 * MIB,
+        tdxBytes: 64 * MIB,
+        tdxCapable: true,
+      });
+    }
   });
 
   it('say why they are not while TDX is off', async () => {
