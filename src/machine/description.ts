@@ -91,3 +91,38 @@ export const PARTIAL_WRITE_ERRATUM: ReadonlySet<CpuModel> = new Set(['sapphire-r
 
 /** MCHECK's limit on convertible memory regions (architectural). @public */
 export const MAX_CMRS = 32;
+
+/** Bits of an x2APIC id below the package number on the machine the CPUID values are of. @internal */
+export const NATIVE_PACKAGE_SHIFT = 7;
+/** A core has two logical processors, so a package begins above the lowest bit. */
+const LEAST_SHIFT = 1;
+/** CPUID(4) has 12 bits for the ids that share a cache, and a package's processors share theirs. */
+const MOST_SHIFT = 12;
+
+/**
+ * Bits of an x2APIC id below its package number: what the native machine has where that gives every package its
+ * own number, else as many as tell the packages apart. Null when no number of bits does.
+ * @public
+ */
+export function packageShift(processors: readonly ProcessorDescription[]): number | null {
+  const native = packageIds(processors, NATIVE_PACKAGE_SHIFT);
+  if (native !== null && [...native].every(([number, id]) => number === id)) return NATIVE_PACKAGE_SHIFT;
+  for (let shift = MOST_SHIFT; shift >= LEAST_SHIFT; shift--) {
+    if (packageIds(processors, shift) !== null) return shift;
+  }
+  return null;
+}
+
+/** What is left of the x2APIC ids of every package; null when that is not one id for each. */
+function packageIds(
+  processors: readonly ProcessorDescription[],
+  shift: number,
+): ReadonlyMap<number, number> | null {
+  const ids = new Map<number, number>();
+  for (const { apicId, package: number } of processors) {
+    const id = Math.floor(apicId / 2 ** shift);
+    if ((ids.get(number) ?? id) !== id) return null;
+    ids.set(number, id);
+  }
+  return new Set(ids.values()).size === ids.size ? ids : null;
+}

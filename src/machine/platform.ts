@@ -1,6 +1,6 @@
 /** The CPUID and MSR tables of a machine, made from its description. */
 import { type AddressRange, hex, overlaps } from '../abi/address.ts';
-import { keyIdBits, type MachineDescription } from './description.ts';
+import { keyIdBits, type MachineDescription, NATIVE_PACKAGE_SHIFT, packageShift } from './description.ts';
 import { type CpuidResult, NATIVE_CPUID, NATIVE_MSRS } from './native-platform.ts';
 import type { McheckInfo } from './seam.ts';
 
@@ -27,6 +27,10 @@ const TME_ACTIVATED = 0x5_0000_0000_0003n;
 const SMM_RANGE: AddressRange = { start: 0xd000_0000, end: 0xe000_0000 };
 const SMRR_VALID = 1n << 11n;
 
+/** CPUID(4).EAX[25:14]: ids that share the cache, less one. */
+const L3_SHARING_SHIFT = 14;
+const L3_SHARING = 0xfff << L3_SHARING_SHIFT;
+
 /** CPUID by `leaf.subleaf`, with `*` for any subleaf. @public */
 export type CpuidTable = Map<string, CpuidResult>;
 
@@ -36,7 +40,18 @@ export function cpuidTable(description: MachineDescription): CpuidTable {
   const [eax, ebx, ecx, edx] = NATIVE_CPUID['80000008.*']!;
   const linearBits = eax & 0xff00;
   table.set('80000008.*', [linearBits | description.physicalAddressBits, ebx, ecx, edx]);
+  setTopology(table, packageShift(description.processors) ?? NATIVE_PACKAGE_SHIFT);
   return table;
+}
+
+/** Leaves 0xB and 0x1F say how many id bits a package has, and CPUID(4) that its processors share the L3 cache. */
+function setTopology(table: CpuidTable, shift: number): void {
+  for (const leaf of ['b.1', '1f.1']) {
+    const [, ...rest] = table.get(leaf)!;
+    table.set(leaf, [shift, ...rest]);
+  }
+  const [eax, ...rest] = table.get('4.3')!;
+  table.set('4.3', [((eax & ~L3_SHARING) | ((2 ** shift - 1) << L3_SHARING_SHIFT)) >>> 0, ...rest]);
 }
 
 /** Values of the MSRs that exist; `MKTME_KEYID_PARTITIONING` is missing where TDX is off in the BIOS. @public */

@@ -1,6 +1,6 @@
 /** Checks that a description is of a machine that can exist; every reader's result passes here. */
 import { type AddressRange, contains, formatRange, isAligned, overlaps, PAGE_4K } from '../abi/address.ts';
-import { keyIdBits, MAX_CMRS, type MachineDescription } from '../machine/description.ts';
+import { keyIdBits, MAX_CMRS, type MachineDescription, packageShift } from '../machine/description.ts';
 import { InputError } from './input-error.ts';
 import { firstOverlap, union } from './ranges.ts';
 
@@ -87,6 +87,9 @@ function checkProcessors(machine: MachineDescription, refuse: Refuse): void {
     seen.add(apicId);
     if (id >= MAX_PACKAGES) refuse(`processors[${i}].package`, `${id} is above ${MAX_PACKAGES - 1}`);
     if (node >= MAX_NODES) refuse(`processors[${i}].node`, `${node} is above ${MAX_NODES - 1}`);
+  }
+  if (packageShift(processors) === null) {
+    refuse('processors', 'no upper part of the APIC ids tells the packages apart');
   }
 }
 

@@ -21,7 +21,7 @@ export const arbitraryDescription: fc.Arbitrary<MachineDescription> = fc
       }),
       { minLength: 1, maxLength: 20 },
     ),
-    processors: fc.uniqueArray(fc.nat({ max: 2 ** 32 - 1 }), { minLength: 1, maxLength: 10 }),
+    processors: fc.uniqueArray(fc.nat({ max: 127 }), { minLength: 1, maxLength: 10 }),
     keyIds: fc.option(fc.record({ mktme: fc.nat({ max: 100 }), tdx: fc.nat({ max: 100 }) })),
     module: fc.option(fc.constantFrom('1.0', '1.5.25')),
     seamrr: fc.boolean(),
@@ -39,7 +39,7 @@ export const arbitraryDescription: fc.Arbitrary<MachineDescription> = fc
       cpuModel: parts.cpuModel,
       physicalAddressBits: 52,
       processors: parts.processors.map((apicId, i) => ({
-        apicId,
+        apicId: (i % 3) * 128 + apicId,
         package: i % 3,
         node: i % 5,
         present: i !== 1,

@@ -7,6 +7,35 @@ virt/tdx: CMR: [0x100000000, 0x1080000000)
 virt/tdx: CMR: [0x1080000000, 0x2080000000)
 `;
 
+describe('processors', () => {
+  const apic = (node: number, id: number): string =>
+    `SRAT: PXM ${node} -> APIC 0x${id.toString(16)} -> Node ${node}`;
+  const PLAIN = `${CMRS}Max. logical packages: 2\n`;
+
+  it('are laid out by their count where a log has lost SRAT lines', async () => {
+    const survey = await surveyOf(
+      `${PLAIN}${apic(0, 0)}\n${apic(1, 0x80)}\nsmp: Brought up 2 nodes, 64 CPUs\n`,
+    );
+    expect(survey.machine.processors).toHaveLength(64);
+    expect(noteTexts(survey)).toContain('only 2 of 64 processors have SRAT lines');
+    const few = await surveyOf(`${PLAIN}${apic(0, 0)}\n${apic(1, 0x80)}\nsmp: Brought up 1 node, 1 CPUs\n`);
+    expect(few.machine.processors).toHaveLength(2);
+  });
+
+  it('are in packages that their APIC ids tell apart', async () => {
+    const lines = (ids: readonly number[]): string => ids.map((id) => apic(0, id)).join('\n');
+    const packages = async (ids: readonly number[]): Promise<number[]> =>
+      (await surveyOf(PLAIN + lines(ids))).machine.processors.map((cpu) => cpu.package);
+    // The log counts two packages; halves of the list would be {0, 1} and {2, 0x200}.
+    expect(await packages([0, 1, 2, 0x200])).toEqual([0, 0, 0, 1]);
+    const odd = await surveyOf(
+      `${CMRS}No NUMA configuration found\nMax. logical packages: 3\n${lines([0, 1, 2, 4, 5, 7])}`,
+    );
+    expect(odd.machine.processors.map((cpu) => cpu.apicId)).toEqual([0, 1, 128, 129, 256, 257]);
+    expect(noteTexts(odd)).toContain('the APIC ids do not tell 3 packages apart');
+  });
+});
+
 describe('a survey', () => {
   it('stands on CMR lines alone', async () => {
     const survey = await surveyOf(CMRS);

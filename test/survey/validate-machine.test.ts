@@ -68,6 +68,11 @@ describe('a description', () => {
       'processors: no processor is present',
     ],
     [
+      'packages that APIC ids do not tell apart',
+      { processors: [cpu0, { ...cpu0, apicId: 1, package: 1 }] },
+      'processors: no upper part of the APIC ids tells the packages apart',
+    ],
+    [
       'shared APIC ids',
       { processors: [cpu0, { ...cpu1, apicId: cpu0.apicId }] },
       'processors[1].apicId: 0 is taken',
