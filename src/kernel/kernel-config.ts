@@ -15,7 +15,7 @@ export interface KernelConfig {
   readonly hibernation: boolean;
   /** Built with ACPI and suspend: S3 is then disabled when TDX is detected. */
   readonly acpiSuspend: boolean;
-  /** CPUs brought up at boot (`maxcpus=`). */
+  /** CPUs brought up at boot (`maxcpus=`, `nr_cpus=`, `nosmp`). */
   readonly maxCpus: number;
   /** `use_tdx=on` or `=off` on the command line; undefined where absent. */
   readonly useTdx: boolean | undefined;
@@ -30,13 +30,20 @@ export function kernelConfig(hints: KernelConfigHints = {}): KernelConfig {
   const options = (hints.commandLine ?? '').split(/\s+/);
   const value = (name: string): string | undefined =>
     options.findLast((option) => option.startsWith(`${name}=`))?.slice(name.length + 1);
-  const maxCpus = value('maxcpus');
   const useTdx = value('use_tdx');
   return {
     hibernation: hints.hibernationDisabled === false && !options.includes('nohibernate'),
     acpiSuspend: hints.acpiSuspend ?? true,
-    // The boot CPU is always up: `maxcpus=0` turns the others off, as `maxcpus=1` does.
-    maxCpus: maxCpus !== undefined && /^\d+$/.test(maxCpus) ? Math.max(1, Number(maxCpus)) : Infinity,
+    maxCpus: Math.min(
+      cpuLimit(value('maxcpus')),
+      cpuLimit(value('nr_cpus')),
+      options.includes('nosmp') ? 1 : Infinity,
+    ),
     useTdx: useTdx === 'on' ? true : useTdx === 'off' ? false : undefined,
   };
+}
+
+/** The boot CPU is always up: 0 turns the others off, as 1 does. */
+function cpuLimit(value: string | undefined): number {
+  return value !== undefined && /^\d+$/.test(value) ? Math.max(1, Number(value)) : Infinity;
 }

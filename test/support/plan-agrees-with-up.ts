@@ -6,13 +6,16 @@ import { createHost } from '../../src/lab/host.ts';
 import type { Plan, PlanOptions } from '../../src/lab/plan/plan.ts';
 import { planHost } from '../../src/lab/plan/plan-host.ts';
 import type { MachineDescription } from '../../src/machine/description.ts';
-import type { Survey } from '../../src/survey/survey.ts';
-import { validateMachine } from '../../src/survey/validate-machine.ts';
-import { arbitraryMachine } from './arbitrary-machine.ts';
+import type { KernelHints, Survey } from '../../src/survey/survey.ts';
 
-function surveyOf(machine: MachineDescription, commandLine: string): Survey {
-  return { machine, kernel: { commandLine }, observed: {}, notes: [] };
-}
+/** Command lines and what a log told of hibernation. */
+const hints: fc.Arbitrary<KernelHints> = fc.record(
+  {
+    commandLine: fc.constantFrom('', '', '', 'maxcpus=1', 'maxcpus=3', 'nr_cpus=2', 'nosmp', 'nohibernate'),
+    hibernationDisabled: fc.integer({ min: 0, max: 9 }).map((n) => n > 0),
+  },
+  { requiredKeys: ['commandLine'] },
+);
 
 /** What a bring-up came to, in a plan's words. */
 async function bringUp(survey: Survey, options: PlanOptions): Promise<Partial<Plan>> {
@@ -47,30 +50,41 @@ const options: fc.Arbitrary<PlanOptions> = fc.record({
   dynamicPamt: fc.boolean(),
 });
 
+/** Every byte of memory and PAMT is on one node's account, once. */
+function expectAccountsToBalance({ nodes, machine, tdmrs, pamt }: Plan): void {
+  const sum = (sizes: readonly number[]): number => sizes.reduce((total, size) => total + size, 0);
+  for (const node of nodes) {
+    expect(node.tdxBytes + node.nonTdxBytes).toBe(node.memoryBytes);
+    expect(sum(node.nonTdx.map((range) => range.bytes))).toBe(node.nonTdxBytes);
+  }
+  expect(sum(nodes.map((node) => node.memoryBytes))).toBe(machine.memoryBytes);
+  if (tdmrs.every((tdmr) => tdmr.pamt !== null)) {
+    expect(sum(nodes.map((node) => node.pamtBytes))).toBe(pamt.totalBytes);
+  }
+}
+
 /**
  * Compares outcome, step, errno, reason, TDMRs and PAMTs over `numRuns` random machines. Returns how often each
  * outcome came up, by the reason's code.
  */
-export async function comparePlansWithBringUps(numRuns: number): Promise<ReadonlyMap<string, number>> {
+export async function comparePlansWithBringUps(
+  machines: fc.Arbitrary<MachineDescription>,
+  numRuns: number,
+): Promise<ReadonlyMap<string, number>> {
   const outcomes = new Map<string, number>();
   await fc.assert(
-    fc.asyncProperty(
-      arbitraryMachine,
-      options,
-      fc.constantFrom('', '', '', 'maxcpus=1'),
-      async (machine, choices, commandLine) => {
-        validateMachine(machine, 'random machine');
-        const survey = surveyOf(machine, commandLine);
-        const plan = planHost(survey, choices);
-        const up = await bringUp(survey, choices);
-        expect(plan.verdict).toMatchObject(up.verdict!);
-        const code = plan.verdict.code ?? 'ok';
-        outcomes.set(code, (outcomes.get(code) ?? 0) + 1);
-        if (!plan.verdict.ok) return;
-        expect(plan.pamt).toEqual(up.pamt);
-        expect(plan.tdmrs).toMatchObject(up.tdmrs as object[]);
-      },
-    ),
+    fc.asyncProperty(machines, options, hints, async (machine, choices, kernel) => {
+      const survey: Survey = { machine, kernel, observed: {}, notes: [] };
+      const plan = planHost(survey, choices);
+      const up = await bringUp(survey, choices);
+      expect(plan.verdict).toMatchObject(up.verdict!);
+      expectAccountsToBalance(plan);
+      const code = plan.verdict.code ?? 'ok';
+      outcomes.set(code, (outcomes.get(code) ?? 0) + 1);
+      if (!plan.verdict.ok) return;
+      expect(plan.pamt).toEqual(up.pamt);
+      expect(plan.tdmrs).toMatchObject(up.tdmrs as object[]);
+    }),
     { numRuns },
   );
   return outcomes;

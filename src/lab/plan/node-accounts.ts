@@ -39,7 +39,8 @@ export function nodeAccounts(
 ): readonly PlannedNode[] {
   const pieces = classify(description, prediction);
   const nodes = new Set([
-    ...description.memory.map((range) => range.node),
+    ...pieces.map((piece) => piece.node),
+    ...description.memory.filter((range) => range.state === 'hot-pluggable').map((range) => range.node),
     ...description.processors.map((cpu) => cpu.node),
   ]);
   return [...nodes].sort((a, b) => a - b).map((node) => account(node, pieces, description, prediction));
@@ -78,7 +79,10 @@ function account(
 }
 
 /** Present memory cut wherever its use changes, ascending, neighbours of equal use joined. */
-function classify(description: MachineDescription, { memlist, tdmrs }: Prediction): readonly Piece[] {
+function classify(
+  description: MachineDescription,
+  { memblock, memlist, tdmrs }: Prediction,
+): readonly Piece[] {
   const tdx = memlist.map(({ startPfn, endPfn }) => ({ start: startPfn * 4096, end: endPfn * 4096 }));
   const pamts = tdmrs.flatMap(({ pamt }, i) => (pamt === null ? [] : [{ ...pamtRange(pamt), tdmr: i }]));
   const present = description.memory.filter((range) => range.state === 'present');
@@ -87,11 +91,12 @@ function classify(description: MachineDescription, { memlist, tdmrs }: Predictio
   const cursors = {
     memory: new RangeCursor(sorted(present)),
     firmware: new RangeCursor(sorted(description.e820)),
+    kernel: new RangeCursor(memblock),
     tdx: new RangeCursor(tdx),
     cmr: new RangeCursor(description.cmrs),
     pamt: new RangeCursor(sorted(pamts)),
   };
-  const cuts = [present, description.e820, tdx, description.cmrs, pamts].flatMap((ranges) =>
+  const cuts = [present, description.e820, memblock, tdx, description.cmrs, pamts].flatMap((ranges) =>
     ranges.flatMap(({ start, end }) => [start, end]),
   );
   const edges = [...new Set([...cuts, MIB])].sort((a, b) => a - b);
@@ -103,6 +108,8 @@ function classify(description: MachineDescription, { memlist, tdmrs }: Predictio
     const pamt = cursors.pamt.at(start);
     const entry = cursors.firmware.at(start);
     const convertible = cursors.cmr.at(start) !== undefined;
+    // Memory that the kernel manages is on the node it takes it for, whatever the hardware's.
+    const node = cursors.kernel.at(start)?.node ?? memory.node;
     const why = whyNotCapable(
       start,
       memory.kind,
@@ -112,9 +119,9 @@ function classify(description: MachineDescription, { memlist, tdmrs }: Predictio
       pamt?.tdmr,
     );
     const last = pieces.at(-1);
-    if (last?.end === start && last.node === memory.node && last.kind === memory.kind && last.why === why) {
+    if (last?.end === start && last.node === node && last.kind === memory.kind && last.why === why) {
       pieces[pieces.length - 1] = { ...last, end };
-    } else pieces.push({ start, end, node: memory.node, kind: memory.kind, why });
+    } else pieces.push({ start, end, node, kind: memory.kind, why });
   }
   return pieces;
 }

@@ -26,8 +26,11 @@ import type { StageName } from '../../kernel/stages.ts';
 import { rbpClobberError } from '../../kernel/sysinfo.ts';
 import { SCALAR_FIELDS } from '../../kernel/sysinfo-fields.ts';
 import { attachReservedAreas, fillOutTdmrs, type Tdmr, type TdmrLimits } from '../../kernel/tdmr.ts';
-import { prepareVmx } from '../../kernel/vmx.ts';
+import { getVmx, prepareVmx } from '../../kernel/vmx.ts';
 import { Machine } from '../../machine/machine.ts';
+import { MAX_PKGS } from '../../module/kot.ts';
+import { type HardwareSample, samplePlatform } from '../../module/platform-sample.ts';
+import { locate } from '../../module/platform-topology.ts';
 import { findRelease, type ModuleRelease } from '../../module/releases.ts';
 import { checkTdmrs } from '../../module/tdmr-checks.ts';
 import type { Survey } from '../../survey/survey.ts';
@@ -60,8 +63,6 @@ export interface Prediction {
   readonly failure: PredictedFailure | null;
 }
 
-/** Private KeyIDs a module's tables have room for. */
-const MAX_KEYIDS = 2048;
 /** Limits that every release so far has, for plans without a module. */
 const LIMITS_BEFORE_SYSINFO: TdmrLimits = {
   maxTdmrs: 64,
@@ -93,7 +94,11 @@ export function predict(survey: Survey, options: PlanOptions): Prediction {
   const detection = stage('detect', () =>
     detectTdx(machine.lps[0]!, config, () => {}, new LogRing(machine.clock)),
   );
-  stage('cpus', () => predictCpus(machine, release));
+  const memblock = memblockFromFirmware(description.e820, description.srat);
+  const allocator = new PageAllocator(memblock);
+  const cpus = machine.lps.map((lp) => new Cpu(lp));
+  for (const cpu of cpus) prepareVmx(cpu, allocator);
+  stage('cpus', () => predictCpus(cpus.slice(0, config.maxCpus), release));
   stage('sysinfo', () => predictSysinfo(release));
   stage('features', () => predictFeatures(release));
   const dynamicPamt =
@@ -101,12 +106,7 @@ export function predict(survey: Survey, options: PlanOptions): Prediction {
     release !== null &&
     dynamicPamtObstacle(release.features0, machine.keyIdStartBit) === null;
   const limits = release === null ? LIMITS_BEFORE_SYSINFO : limitsOf(release);
-  const memblock = memblockFromFirmware(description.e820, description.srat);
   const memlist = buildTdxMemlist(memblock, DEFAULT_POLICY);
-
-  const allocator = new PageAllocator(memblock);
-  const cpus = machine.lps.map((lp) => new Cpu(lp));
-  for (const cpu of cpus) prepareVmx(cpu, allocator);
   stage('tdmr-list', () => allocTdmrList(cpus[0]!, allocator, limits));
   const ranges = stage('tdmrs', () => fillOutTdmrs(memlist, limits.maxTdmrs, warn)) ?? [];
   const pamts = stage('pamts', () => allocPamts(ranges, memlist, limits, dynamicPamt, allocator, warn));
@@ -135,13 +135,24 @@ export function predict(survey: Survey, options: PlanOptions): Prediction {
   return { machine, release, limits, detection, memblock, memlist, tdmrs, dynamicPamt, warnings, failure };
 }
 
-function predictCpus(machine: Machine, release: ModuleRelease | null): void {
-  if (!machine.seam.enabled) throw seamcallError(TDH.sysInit, SW_STATUS.TDX_SEAMCALL_GP);
-  if (release === null) throw seamcallError(TDH.sysInit, SW_STATUS.TDX_SEAMCALL_VMFAILINVALID);
-  const { start, count } = machine.privateKeyIds;
-  if (start + count > MAX_KEYIDS) {
-    throw seamcallError(TDH.sysInit, withOperand(STATUS.TDX_NUM_ACTIVATED_HKIDS_NOT_SUPPORTED, MAX_KEYIDS));
+/** VMX operation, then on the first CPU the checks of TDH.SYS.INIT, and on every one where TDH.SYS.LP.INIT finds it. */
+function predictCpus(online: readonly Cpu[], release: ModuleRelease | null): void {
+  let platform: HardwareSample | null = null;
+  for (const cpu of online) {
+    getVmx(cpu);
+    if (!cpu.lp.machine.seam.enabled) throw seamcallError(TDH.sysInit, SW_STATUS.TDX_SEAMCALL_GP);
+    if (release === null) throw seamcallError(TDH.sysInit, SW_STATUS.TDX_SEAMCALL_VMFAILINVALID);
+    platform ??= predictSysInit(cpu);
+    const place = locate(platform.x2apic, cpu.lp.apicId);
+    if (place.package < MAX_PKGS) continue;
+    throw seamcallError(TDH.sysLpInit, withOperand(STATUS.TDX_INVALID_PKG_ID, place.package));
   }
+}
+
+function predictSysInit({ lp }: Cpu): HardwareSample {
+  const sample = samplePlatform(lp);
+  if (typeof sample === 'bigint') throw seamcallError(TDH.sysInit, sample);
+  return sample;
 }
 
 /**

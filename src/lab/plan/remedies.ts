@@ -16,6 +16,9 @@ interface Candidate {
 /** KeyIDs a BIOS gives TDX in its default split. */
 const DEFAULT_KEYIDS = { mktme: 63, tdx: 64 };
 
+/** Options that leave CPUs down. */
+const CPU_LIMITS = /(?<!\S)(?:maxcpus=\S*|nr_cpus=\S*|nosmp)(?!\S)/g;
+
 /** Longest memmap= option worth proposing: half of a kernel command line. */
 const MAX_MEMMAP_LENGTH = 1024;
 
@@ -42,9 +45,10 @@ function candidates(survey: Survey, options: PlanOptions, failed: Prediction): r
     found.push({ change, survey, options, ...changes });
   };
   const code = failed.failure?.error.reason.code;
-  if (code === 'tdx-not-enabled-by-bios' || code === 'too-few-keyids') {
+  const keyIdWish = keyIdChange(failed);
+  if (keyIdWish !== undefined) {
     const keyIds = { ...DEFAULT_KEYIDS, mktme: machine.keyIds?.mktme ?? DEFAULT_KEYIDS.mktme };
-    add(`in the BIOS, enable TME-MT and TDX and give TDX more KeyIDs (tried: ${keyIds.tdx})`, {
+    add(`in the BIOS, ${keyIdWish} (tried: ${keyIds.tdx})`, {
       survey: { ...survey, machine: { ...machine, keyIds } },
     });
   }
@@ -53,9 +57,11 @@ function candidates(survey: Survey, options: PlanOptions, failed: Prediction): r
       survey: { ...survey, kernel: { ...survey.kernel, hibernationDisabled: true } },
     });
   }
-  if (code === 'seamcall-failed' && /\bmaxcpus=/.test(survey.kernel.commandLine ?? '')) {
-    const commandLine = (survey.kernel.commandLine ?? '').replace(/\bmaxcpus=\S+/g, '');
-    add('boot without maxcpus=', { survey: { ...survey, kernel: { ...survey.kernel, commandLine } } });
+  const { commandLine = '' } = survey.kernel;
+  const cpuLimits = commandLine.match(CPU_LIMITS)?.map((option) => option.trim());
+  if (code === 'seamcall-failed' && cpuLimits !== undefined) {
+    const kernel = { ...survey.kernel, commandLine: commandLine.replace(CPU_LIMITS, '') };
+    add(`boot without ${cpuLimits.join(' ')}: TDX needs every CPU`, { survey: { ...survey, kernel } });
   }
   if (options.holes === 'memblock') {
     add('take holes from CMRs instead of memory blocks (--holes cmr; a kernel that does so)', {
@@ -80,6 +86,15 @@ function candidates(survey: Survey, options: PlanOptions, failed: Prediction): r
     add(`load TDX module ${release} (--module ${release})`, { options: { ...options, module: release } });
   }
   return found;
+}
+
+/** What to change about KeyIDs in the BIOS, where the failure is about them. */
+function keyIdChange({ failure }: Prediction): string | undefined {
+  const reason = failure?.error.reason;
+  if (reason?.code === 'tdx-not-enabled-by-bios') return 'enable TME-MT and TDX and give TDX KeyIDs';
+  if (reason?.code === 'too-few-keyids') return 'give TDX more KeyIDs';
+  const tooMany = String(reason?.data.statusName).startsWith('TDX_NUM_ACTIVATED_HKIDS_NOT_SUPPORTED');
+  return tooMany ? 'give TDX fewer KeyIDs' : undefined;
 }
 
 /** Another module helps only where the module decides; the newest that passes is the one to name. */
