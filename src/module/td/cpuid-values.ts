@@ -44,6 +44,8 @@ const FIRST_EXTENDED_LEAF = 0x8000_0000;
 
 /** True for a leaf that a TD with this bitmap sees as all zero. @public */
 export function isFixed0Leaf(bitmap: bigint, leaf: number): boolean {
-  const bit = leaf >= FIRST_EXTENDED_LEAF ? leaf - FIRST_EXTENDED_LEAF + CPUID_FIXED0_EXTENDED_BASE : leaf;
+  const isExtended = leaf >= FIRST_EXTENDED_LEAF;
+  if (!isExtended && leaf >= CPUID_FIXED0_EXTENDED_BASE) return false;
+  const bit = isExtended ? leaf - FIRST_EXTENDED_LEAF + CPUID_FIXED0_EXTENDED_BASE : leaf;
   return ((bitmap >> BigInt(bit)) & 1n) !== 0n;
 }

@@ -5,7 +5,6 @@ import type { MetadataAccess, MetadataField } from '../../abi/metadata-field.ts'
 import { R8, RDX, type Registers } from '../../abi/registers.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import { CPUID_CLASS } from '../../abi/td-fields.ts';
-import { fatal } from '../fatal.ts';
 import { NO_SUBLEAF } from '../platform.ts';
 import { cpuidIndex } from './cpuid-values.ts';
 
@@ -43,7 +42,7 @@ export interface MetadataSpace {
   /** Bits 54:52 of its ids. */
   readonly context: number;
   /** The element's value without regard to masks, or the status that tells why there is none. */
-  load(element: MetadataElement, access: MetadataAccess): Loaded;
+  load(element: MetadataElement, access: MetadataAccess, purpose: 'read' | 'write'): Loaded;
   /** Stores `value`, which differs from `old` in bits of `mask` only. TDX_SUCCESS or the status. */
   store(element: MetadataElement, value: bigint, old: bigint, mask: bigint): bigint;
 }
@@ -66,7 +65,7 @@ export function answerRead(
   }
   const element = findElement(space, id);
   if (element === undefined) return STATUS.TDX_METADATA_FIELD_ID_INCORRECT;
-  const loaded = space.load(element, access);
+  const loaded = space.load(element, access, 'read');
   if ('refusal' in loaded) return loaded.refusal;
   const [readable] = element.field[access];
   if (readable === 0n) return STATUS.TDX_METADATA_FIELD_NOT_READABLE;
@@ -86,7 +85,7 @@ export function answerWrite(
 ): bigint {
   const element = findElement(space, inContext(space, requested));
   if (element === undefined) return STATUS.TDX_METADATA_FIELD_ID_INCORRECT;
-  const loaded = space.load(element, access);
+  const loaded = space.load(element, access, 'write');
   if ('refusal' in loaded) return loaded.refusal;
   const [readable, writable] = element.field[access];
   const old = presentValue(element, loaded.value, writable);
@@ -156,11 +155,11 @@ function nextElement(space: MetadataSpace, element: MetadataElement, access: Met
   return nextField(space, space.fields.indexOf(field), access);
 }
 
+/** A leaf that only reads as zero has no place among the values: after it, iteration leaves them. */
 function nextCpuidCode(code: number): number | undefined {
   if ((code & 1) === 0) return code + 1;
   const index = cpuidIndex(...cpuidOfCode(code));
-  if (index < 0) fatal('the CPUID value after one that the policy does not know was asked for');
-  return index + 1 < CPUID_POLICIES.length ? cpuidCode(index + 1) : undefined;
+  return index >= 0 && index + 1 < CPUID_POLICIES.length ? cpuidCode(index + 1) : undefined;
 }
 
 /** Id of the first readable element after the field at `position`, or all ones. */

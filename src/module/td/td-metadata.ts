@@ -1,6 +1,6 @@
 /** The metadata fields of a TD: its TDR and its TDCS (module facts 9). */
 import { CPUID_POLICIES } from '../../abi/cpuid-policy.ts';
-import type { MetadataAccess, MetadataField } from '../../abi/metadata-field.ts';
+import type { MetadataField } from '../../abi/metadata-field.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import { CPUID_CLASS, FIRST_TDCS_CLASS, L2_SEPT_ROOT_CLASSES, TD_FIELDS } from '../../abi/td-fields.ts';
 import type { PlatformSnapshot } from '../platform.ts';
@@ -27,7 +27,7 @@ export function tdMetadata(module: TdxModule, td: TrustDomain): MetadataSpace {
   return {
     fields: fieldsOf(td.tdcs.u16(TDCS.NUM_L2_VMS)),
     context: CONTEXT_TD,
-    load: (element, access) => load(platform, td, element, access),
+    load: (element, access, purpose) => load(platform, td, element, access !== 'guest' && purpose === 'read'),
     store: (element, value, old, mask) => store(platform, td, element, value, old, mask),
   };
 }
@@ -45,9 +45,9 @@ function load(
   platform: PlatformSnapshot,
   td: TrustDomain,
   { field, code, number }: MetadataElement,
-  access: MetadataAccess,
+  isHostRead: boolean,
 ): Loaded {
-  if (field.classCode === CPUID_CLASS) return loadCpuidValue(td.tdcs, code, access);
+  if (field.classCode === CPUID_CLASS) return loadCpuidValue(td.tdcs, code, isHostRead);
   if (field.name === 'NUM_CPUID_VALUES') return { value: BigInt(CPUID_POLICIES.length) };
   const structure = field.classCode < FIRST_TDCS_CLASS ? td.tdr : td.tdcs;
   const value = structure.element(field.offset + field.elementBytes * number, field.elementBytes);
@@ -55,12 +55,12 @@ function load(
   return { value: (BigInt.asUintN(32, value) * MICROSECONDS) / BigInt(platform.tscHz) };
 }
 
-/** A leaf that the TD sees as zero can be read by the host though it is not stored. */
-function loadCpuidValue(tdcs: ControlStructure, code: number, access: MetadataAccess): Loaded {
+/** A leaf that the TD sees as zero can be read by the host though it is not stored; every other access needs a value. */
+function loadCpuidValue(tdcs: ControlStructure, code: number, isHostRead: boolean): Loaded {
   if ((code & CPUID_CODE_RESERVED) !== 0) return { refusal: STATUS.TDX_METADATA_FIELD_ID_INCORRECT };
   const [leaf, subleaf] = cpuidOfCode(code);
   const index = cpuidIndex(leaf, subleaf);
-  if (access !== 'guest' && isFixed0Leaf(tdcs.u64(TDCS.CPUID_FIXED0_BITMAP), leaf)) return { value: 0n };
+  if (isHostRead && isFixed0Leaf(tdcs.u64(TDCS.CPUID_FIXED0_BITMAP), leaf)) return { value: 0n };
   if (index < 0 || !tdcs.flag(TDCS.CPUID_VALID + index)) {
     return { refusal: STATUS.TDX_METADATA_FIELD_NOT_READABLE };
   }
