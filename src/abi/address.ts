@@ -40,9 +40,9 @@ export function pfnOf(address: number): number {
   return Math.floor(address / PAGE_4K);
 }
 
-/** Physical address with a KeyID in the bits just above the usable ones (`pa | hkid << bits`). @public */
-export function withKeyId(address: number, keyId: number, keyIdStartBit: number): bigint {
-  return BigInt(address) | (BigInt(keyId) << BigInt(keyIdStartBit));
+/** Physical address with a KeyID in the bits just above the usable ones; together they are at most 52 bits. @public */
+export function withKeyId(address: number, keyId: number, keyIdStartBit: number): number {
+  return address + keyId * 2 ** keyIdStartBit;
 }
 
 /** True when two half-open ranges share a byte. @public */
@@ -63,4 +63,17 @@ export function hex(value: number | bigint): string {
 /** A range as kernel logs print it, half open: `[0x0, 0x80000000)`. @public */
 export function formatRange(range: AddressRange): string {
   return `[${hex(range.start)}, ${hex(range.end)})`;
+}
+
+const UNITS: readonly (readonly [size: number, name: string])[] = [
+  [TIB, 'TiB'],
+  [GIB, 'GiB'],
+  [MIB, 'MiB'],
+  [KIB, 'KiB'],
+];
+
+/** A size for people: `1.5 GiB`; at most two decimals, none for a whole number. @public */
+export function formatBytes(bytes: number): string {
+  const [size, name] = UNITS.find(([unit]) => bytes >= unit) ?? [1, 'B'];
+  return `${Number((bytes / size).toFixed(2))} ${name}`;
 }

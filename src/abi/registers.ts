@@ -68,8 +68,3 @@ export function setRegNumber(regs: Registers, i: number, value: number): void {
   regs.d[2 * i] = value;
   regs.d[2 * i + 1] = value / 0x1_0000_0000;
 }
-
-/** True when register `i` is zero. @public */
-export function isRegZero(regs: Registers, i: number): boolean {
-  return regs.d[2 * i] === 0 && regs.d[2 * i + 1] === 0;
-}

@@ -27,9 +27,9 @@ export function withInfo(status: bigint, byte0: number, byte1 = 0, byte2 = 0, by
   return status | BigInt(byte0 | (byte1 << 8) | (byte2 << 16)) | (BigInt(byte3) << 24n);
 }
 
-const NAMES = new Map<bigint, string>([
-  ...(Object.entries(STATUS) as [StatusName, bigint][]).map(([name, value]) => [value, name] as const),
-]);
+const NAMES = new Map<bigint, StatusName>(
+  (Object.entries(STATUS) as [StatusName, bigint][]).map(([name, value]) => [value, name]),
+);
 const SW_NAMES = new Map<bigint, string>(Object.entries(SW_STATUS).map(([name, value]) => [value, name]));
 const OPERAND_NAMES = new Map<number, OperandName>(
   (Object.entries(OPERAND) as [OperandName, number][]).map(([name, value]) => [value, name]),
@@ -48,7 +48,7 @@ export interface DecodedStatus {
   readonly className: string | undefined;
   /** Bits 31:0. */
   readonly detail: number;
-  /** Operand name when the low 16 bits of `detail` are a known operand id. */
+  /** Operand name when `detail` is a known operand id. */
   readonly operand: OperandName | undefined;
 }
 
@@ -82,9 +82,4 @@ export function formatStatus(value: bigint): string {
   const named = s.detail !== 0 || s.name === 'TDX_OPERAND_INVALID';
   if (named && OPERAND_CLASSES.has(s.classCode) && s.operand !== undefined) return `${name}(${s.operand})`;
   return s.detail === 0 ? name : `${name}(0x${s.detail.toString(16)})`;
-}
-
-/** True when bit 63 is clear: success or a success with information. @public */
-export function isSuccess(value: bigint): boolean {
-  return value >> 63n === 0n;
 }

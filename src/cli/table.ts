@@ -65,9 +65,8 @@ export const NO_BREAK = '\u00a0';
 /**
  * Breaks `text` at blanks into lines of at most `width` visible characters; a longer word stays whole, and so do
  * words joined by NO_BREAK.
- * @internal
  */
-export function wrap(text: string, width: number): string[] {
+function wrap(text: string, width: number): string[] {
   const lines: string[] = [];
   let line = '';
   for (const word of text.split(' ')) {

@@ -203,8 +203,8 @@ export function forEachBlock(
   });
 }
 
-/** True when `test` holds for all the pieces of `[pfn, pfn + pages)` in their blocks. @internal */
-export function everyBlock(
+/** True when `test` holds for all the pieces of `[pfn, pfn + pages)` in their blocks. */
+function everyBlock(
   pfn: number,
   pages: number,
   test: (block: number, from: number, count: number) => boolean,

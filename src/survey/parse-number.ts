@@ -6,8 +6,8 @@ import { inputErrorAt, type Place } from './evidence.ts';
 /** Addresses end here: x86 has at most 52 physical address bits. @internal */
 export const ADDRESS_LIMIT = 2 ** 52;
 
-/** An address from hexadecimal digits without `0x`. Throws InputError above 52 bits. @internal */
-export function parseAddress(digits: string, place: Place): number {
+/** An address from hexadecimal digits without `0x`. Throws InputError above 52 bits. */
+function parseAddress(digits: string, place: Place): number {
   const address = Number.parseInt(digits, 16);
   if (address <= ADDRESS_LIMIT) return address;
   throw inputErrorAt(place, `address 0x${digits} is above 52 bits`);

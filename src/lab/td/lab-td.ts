@@ -2,7 +2,7 @@
  * A TD built and run with bare SEAMCALLs on a brought-up host: what tests, scenarios and examples need of a VMM. Every
  * page comes from the kernel's allocator and goes back to it; every step checks its status.
  */
-import { alignDown, PAGE_4K } from '../../abi/address.ts';
+import { alignDown, PAGE_4K, withKeyId } from '../../abi/address.ts';
 import { hostLeafName, TDH } from '../../abi/leaves.ts';
 import { R8, R9, RCX, RDX, setRegNumber } from '../../abi/registers.ts';
 import { formatStatus } from '../../abi/status.ts';
@@ -247,7 +247,7 @@ export class LabTd {
   }
 
   #withKeyId(page: number): number {
-    return page + this.keyId * 2 ** this.kernel.machine.keyIdStartBit;
+    return withKeyId(page, this.keyId, this.kernel.machine.keyIdStartBit);
   }
 
   #must(leaf: number, rcx: number, rdx = 0, r8 = 0, r9 = 0, cpu = this.#cpu): void {

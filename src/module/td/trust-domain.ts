@@ -1,5 +1,5 @@
 /** A TD as its control structures tell it, found from the address of its TDR. */
-import { PAGE_4K, pfnOf } from '../../abi/address.ts';
+import { PAGE_4K, pfnOf, withKeyId } from '../../abi/address.ts';
 import type { PhysicalMemory } from '../../machine/memory.ts';
 import type { TdxModule } from '../tdx-module.ts';
 import { ControlStructure } from './control-structure.ts';
@@ -116,7 +116,7 @@ export class TrustDomain {
 
   /** A physical address with the TD's KeyID, as control structures hold it. */
   withKeyId(address: number): number {
-    return address + this.keyId * 2 ** this.#keyIdStartBit;
+    return withKeyId(address, this.keyId, this.#keyIdStartBit);
   }
 
   addChildren(pages: number): void {
