@@ -1,7 +1,9 @@
 /** The plan of a host as text. */
+
 import { type AddressRange, formatRange } from '../abi/address.ts';
+import { formatBytes } from '../abi/format-bytes.ts';
 import type { Plan, PlannedTdmr } from '../lab/plan/plan.ts';
-import { formatBytes, formatCount } from './format.ts';
+import { formatCount } from './format.ts';
 import { type Io, style } from './io.ts';
 import { NO_BREAK, printTable, printWrapped } from './table.ts';
 

@@ -1,9 +1,11 @@
 /** A bring-up as text: its log lines, and how it ended. */
+
 import { formatRange } from '../abi/address.ts';
+import { formatBytes } from '../abi/format-bytes.ts';
 import { formatLogEntry, type LogEntry } from '../kernel/log.ts';
 import { pamtBytes, pamtRange } from '../kernel/pamt-alloc.ts';
 import type { Host } from '../lab/host.ts';
-import { formatBytes, formatCount } from './format.ts';
+import { formatCount } from './format.ts';
 import { type Io, style } from './io.ts';
 import { printTable, printWrapped } from './table.ts';
 

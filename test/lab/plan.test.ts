@@ -92,6 +92,17 @@ describe('plan of changed hosts', () => {
     }
   });
 
+  it('tells what to change about CPUs left down and too many KeyIDs', async () => {
+    const remediesOf = async (changes: Partial<Survey['machine']>, commandLine: string): Promise<string> => {
+      const survey = await surveyOf('spr-256g-2node', changes);
+      const { remedies } = planHost({ ...survey, kernel: { commandLine } }, DEFAULTS);
+      return remedies.map(({ change }) => change).join();
+    };
+    expect(await remediesOf({}, 'quiet nr_cpus=8 nosmp ro')).toMatch(/^boot without nr_cpus=8 nosmp:/);
+    expect(await remediesOf({}, 'maxcpus=1')).toMatch(/^boot without maxcpus=1:/);
+    expect(await remediesOf({ keyIds: { mktme: 63, tdx: 3000 } }, '')).toMatch(/give TDX fewer KeyIDs/);
+  });
+
   it('recognises the TDX 1.0 module by its status', async () => {
     const { verdict } = await plan('spr-256g-2node', { module: '1.0' });
     expect(verdict.status).toEqual({ value: 0xc000_0505_0000_0000n, name: 'TDX_SYS_NOT_READY' });
@@ -107,7 +118,9 @@ describe('plan of changed hosts', () => {
     const result = planHost(survey, DEFAULTS);
     expect(result.verdict).toMatchObject({ ok: false, step: 'config', errno: -5 });
     expect(result.verdict.status?.name).toMatch(/TDX_(TDMR|PAMT)_OUTSIDE_CMRS/);
+    expect(result.verdict.ranges).toEqual([{ start: 0x2080_0000_00, end: 0x4070_0000_00 }]);
     expect(result.remedies.map(({ change }) => change).join()).toMatch(/leave out one range.*memmap=/);
+    expect(result.remedies.map(({ effect }) => effect).join()).toContain('127.75 GiB are lost to the host');
   });
 
   it('spends a hundredth of PAMT with Dynamic PAMT where addresses are short enough', async () => {

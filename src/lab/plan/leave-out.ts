@@ -44,8 +44,8 @@ function splinters(prediction: Prediction): readonly AddressRange[] {
     .sort((a, b) => a.start - b.start);
 }
 
-/** Memory of the list that no CMR covers. */
-function unconvertible(survey: Survey, prediction: Prediction): readonly AddressRange[] {
+/** TDX memory that no CMR covers, ascending. @internal */
+export function unconvertible(survey: Survey, prediction: Prediction): readonly AddressRange[] {
   const out: AddressRange[] = [];
   for (const block of blocks(prediction)) {
     let at = block.start;

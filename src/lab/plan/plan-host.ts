@@ -4,6 +4,7 @@ import { formatStatus } from '../../abi/status.ts';
 import { pamtBytes, pamtRange, tdmrPamtSizes } from '../../kernel/pamt-alloc.ts';
 import type { Survey } from '../../survey/survey.ts';
 import { compareWithObserved } from './compare.ts';
+import { unconvertible } from './leave-out.ts';
 import { nodeAccounts } from './node-accounts.ts';
 import type { Plan, PlannedTdmr, PlanOptions, Verdict } from './plan.ts';
 import { type PredictedFailure, type PredictedTdmr, type Prediction, predict } from './predict.ts';
@@ -35,7 +36,7 @@ export function planHost(survey: Survey, options: PlanOptions): Plan {
     tdmrs,
     pamt,
     nodes: nodeAccounts(description, prediction),
-    verdict: failure === null ? PASSES : verdictOf(failure),
+    verdict: failure === null ? PASSES : verdictOf(failure, survey, prediction),
     // The failure's own warning says nothing that its reason does not.
     warnings: prediction.warnings.filter((text) => failure?.error.reason.text.startsWith(text) !== true),
     remedies: failure === null ? [] : findRemedies(survey, options, prediction),
@@ -72,10 +73,9 @@ const PASSES: Verdict = {
   ranges: [],
 };
 
-function verdictOf({ step, error }: PredictedFailure): Verdict {
+function verdictOf({ step, error }: PredictedFailure, survey: Survey, prediction: Prediction): Verdict {
   const { code, text, data } = error.reason;
   const status = data.status === undefined ? null : BigInt(data.status as string);
-  const ranges = (data.holes ?? (data.tdmr === undefined ? [] : [data.tdmr])) as readonly AddressRange[];
   return {
     ok: false,
     step,
@@ -84,6 +84,20 @@ function verdictOf({ step, error }: PredictedFailure): Verdict {
     status: status === null ? null : { value: status, name: formatStatus(status) },
     code,
     reason: text,
-    ranges,
+    ranges: rangesAtFault(data, survey, prediction),
   };
+}
+
+/** Statuses of TDH.SYS.CONFIG that memory outside the CMRs leads to, directly or by what has to be reserved for it. */
+const CMR_STATUSES = /_OUTSIDE_CMRS|_RESERVED_/;
+
+function rangesAtFault(
+  { holes, tdmr, range, statusName }: Readonly<Record<string, unknown>>,
+  survey: Survey,
+  prediction: Prediction,
+): readonly AddressRange[] {
+  if (holes !== undefined) return holes as readonly AddressRange[];
+  const one = (tdmr ?? range) as AddressRange | undefined;
+  if (one !== undefined) return [one];
+  return CMR_STATUSES.test(String(statusName)) ? unconvertible(survey, prediction) : [];
 }

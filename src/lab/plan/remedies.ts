@@ -1,4 +1,5 @@
 /** Changes that make a failing host pass: each candidate is tried by predicting again. */
+import { formatBytes } from '../../abi/format-bytes.ts';
 import { RELEASES } from '../../module/releases.ts';
 import type { Survey } from '../../survey/survey.ts';
 import { leaveOut, memmapOption, rangesToLeaveOut } from './leave-out.ts';
@@ -34,7 +35,8 @@ export function findRemedies(survey: Survey, options: PlanOptions, failed: Predi
 function effectOf(outcome: Prediction, cost: string | undefined): string {
   const most = Math.max(0, ...outcome.tdmrs.map((tdmr) => tdmr.reserved.length));
   const areas = `at most ${most} of ${outcome.limits.maxReservedPerTdmr} reserved areas in a TDMR`;
-  const effect = `initialises with ${outcome.tdmrs.length} TDMRs, ${areas}`;
+  const count = outcome.tdmrs.length;
+  const effect = `initialises with ${count} TDMR${count === 1 ? '' : 's'}, ${areas}`;
   return cost === undefined ? effect : `${effect}; ${cost}`;
 }
 
@@ -75,7 +77,7 @@ function candidates(survey: Survey, options: PlanOptions, failed: Prediction): r
     const what = ranges.length === 1 ? 'one range' : `${ranges.length} ranges`;
     add(`leave out ${what} of memory, on the kernel command line: ${memmap}`, {
       survey: leaveOut(survey, ranges),
-      cost: `${lost / 1024} KiB are lost to the host`,
+      cost: `${formatBytes(lost)} are lost to the host`,
     });
   }
   if (!options.dynamicPamt && code === 'pamt-allocation') {
