@@ -64,16 +64,3 @@ export function hex(value: number | bigint): string {
 export function formatRange(range: AddressRange): string {
   return `[${hex(range.start)}, ${hex(range.end)})`;
 }
-
-const UNITS: readonly (readonly [size: number, name: string])[] = [
-  [TIB, 'TiB'],
-  [GIB, 'GiB'],
-  [MIB, 'MiB'],
-  [KIB, 'KiB'],
-];
-
-/** A size for people: `1.5 GiB`; at most two decimals, none for a whole number. @public */
-export function formatBytes(bytes: number): string {
-  const [size, name] = UNITS.find(([unit]) => bytes >= unit) ?? [1, 'B'];
-  return `${Number((bytes / size).toFixed(2))} ${name}`;
-}
