@@ -5,4 +5,14 @@ export class VirtualClock {
   advance(ns: number): void {
     this.nowNs += ns;
   }
+
+  /** State for a saved machine. */
+  save() {
+    return { nowNs: this.nowNs };
+  }
+
+  /** Goes on from what `save` gave. */
+  restore(saved: ReturnType<VirtualClock['save']>): void {
+    this.nowNs = saved.nowNs;
+  }
 }

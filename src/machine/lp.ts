@@ -141,4 +141,32 @@ export class LogicalProcessor {
     if (!seam.enabled) throw new CpuException(VECTOR_GP, 'SEAMCALL with the SEAM range disabled');
     return seam.enter(this);
   }
+
+  /** State for a saved machine, with what the constructor needs to make the processor. */
+  save() {
+    return {
+      apicId: this.apicId,
+      package: this.package.id,
+      node: this.node,
+      registers: this.regs.q,
+      kernelMode: this.kernelMode,
+      vmxOperation: this.vmxOperation,
+      cr4Vmxe: this.cr4Vmxe,
+      msrs: this.msrs,
+      cpuidOverrides: this.cpuidOverrides,
+      fixedTsc: this.fixedTsc,
+    };
+  }
+
+  /** Goes on from what `save` gave. */
+  restore(saved: ReturnType<LogicalProcessor['save']>): void {
+    this.apicId = saved.apicId;
+    this.regs.q.set(saved.registers);
+    this.kernelMode = saved.kernelMode;
+    this.vmxOperation = saved.vmxOperation;
+    this.cr4Vmxe = saved.cr4Vmxe;
+    for (const [address, value] of saved.msrs) this.msrs.set(address, value);
+    for (const [key, result] of saved.cpuidOverrides) this.cpuidOverrides.set(key, result);
+    this.fixedTsc = saved.fixedTsc;
+  }
 }

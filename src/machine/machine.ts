@@ -128,6 +128,48 @@ export class Machine {
     return lp;
   }
 
+  /** State of the hardware for a saved machine; `description` makes the machine that `restore` is called on. */
+  save() {
+    return {
+      description: this.description,
+      clock: this.clock.save(),
+      entropy: this.entropy.save(),
+      memory: this.memory.save(),
+      packages: this.packages.map((pkg) => pkg.save()),
+      lps: this.lps.map((lp) => lp.save()),
+      seam: this.seam.save(),
+      cpuid: this.cpuid,
+      msrs: this.msrs,
+      absentMsrs: this.absentMsrs,
+      cmrs: this.cmrs,
+      memoryRanges: this.#memoryRanges,
+    };
+  }
+
+  /** Goes on from what `save` gave. The machine is fresh, made of the saved description. */
+  restore(saved: ReturnType<Machine['save']>): void {
+    this.clock.restore(saved.clock);
+    this.entropy.restore(saved.entropy);
+    this.cmrs = saved.cmrs;
+    this.#memoryRanges = saved.memoryRanges;
+    this.memory.restore(saved.memory);
+    saved.packages.forEach((pkg, id) => {
+      this.packages[id]!.restore(pkg);
+    });
+    // Processors beyond the description's were plugged in later.
+    for (const [index, lp] of saved.lps.entries()) {
+      const { apicId, package: packageId, node } = lp;
+      (this.lps[index] ?? this.#addLp(apicId, packageId, node)).restore(lp);
+    }
+    this.seam.restore(saved.seam);
+    this.cpuid.clear();
+    for (const [key, result] of saved.cpuid) this.cpuid.set(key, result);
+    this.msrs.clear();
+    for (const [address, value] of saved.msrs) this.msrs.set(address, value);
+    this.absentMsrs.clear();
+    for (const address of saved.absentMsrs) this.absentMsrs.add(address);
+  }
+
   #addLp(apicId: number, packageId: number, node: number): LogicalProcessor {
     const lp = new LogicalProcessor(this, this.lps.length, apicId, this.packages[packageId]!, node);
     this.lps.push(lp);

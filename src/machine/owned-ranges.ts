@@ -54,6 +54,16 @@ export class OwnedRanges {
     return this.#ranges;
   }
 
+  /** State for a saved machine. */
+  save() {
+    return this.#ranges;
+  }
+
+  /** Goes on from what `save` gave. */
+  restore(saved: ReturnType<OwnedRanges['save']>): void {
+    this.#ranges = saved.map((range) => ({ ...range }));
+  }
+
   #mergeAround(from: number, to: number): void {
     for (let i = Math.max(from, 0); i < Math.min(to, this.#ranges.length - 1); ) {
       const a = this.#ranges[i]!;

@@ -48,6 +48,16 @@ export class PackageCache {
   get dirtyPages(): number {
     return this.#dirty.size;
   }
+
+  /** State for a saved machine: KeyID by page frame number, in the order the pages were written. */
+  save() {
+    return this.#dirty;
+  }
+
+  /** Goes on from what `save` gave. */
+  restore(saved: ReturnType<PackageCache['save']>): void {
+    for (const [pfn, keyId] of saved) this.#dirty.set(pfn, keyId);
+  }
 }
 
 /** @public */
@@ -68,5 +78,16 @@ export class Package {
   pconfig(keyId: number): PconfigOutcome {
     if (this.pconfigOutcome === 'ok') this.configuredKeyIds.add(keyId);
     return this.pconfigOutcome;
+  }
+
+  /** State for a saved machine. */
+  save() {
+    return { cache: this.cache.save(), configuredKeyIds: this.configuredKeyIds };
+  }
+
+  /** Goes on from what `save` gave. */
+  restore(saved: ReturnType<Package['save']>): void {
+    this.cache.restore(saved.cache);
+    for (const keyId of saved.configuredKeyIds) this.configuredKeyIds.add(keyId);
   }
 }

@@ -28,4 +28,15 @@ export class EntropySource {
     this.drawn++;
     return s;
   }
+
+  /** State for a saved machine. */
+  save() {
+    return { state: this.#state, drawn: this.drawn };
+  }
+
+  /** Goes on from what `save` gave. */
+  restore(saved: ReturnType<EntropySource['save']>): void {
+    this.#state = saved.state;
+    this.drawn = saved.drawn;
+  }
 }

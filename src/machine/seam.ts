@@ -63,6 +63,26 @@ export class Seam {
     this.mcheck = mcheck;
   }
 
+  /** State for a saved machine; the software in the range is saved by those who know it. */
+  save() {
+    return {
+      seamopsCapabilities: this.seamopsCapabilities,
+      handoff: this.handoff,
+      mcheck: this.mcheck,
+      handoffData: this.handoffData,
+      calls: this.calls,
+    };
+  }
+
+  /** Goes on from what `save` gave. */
+  restore(saved: ReturnType<Seam['save']>): void {
+    this.seamopsCapabilities = saved.seamopsCapabilities;
+    this.handoff = saved.handoff;
+    this.mcheck = saved.mcheck;
+    this.handoffData = saved.handoffData;
+    this.calls = saved.calls;
+  }
+
   /** Enters the software that RAX bit 63 selects; false for VMFailInvalid. */
   enter(lp: LogicalProcessor): boolean {
     this.observer?.before(lp);

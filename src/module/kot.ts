@@ -23,6 +23,18 @@ export class KeyOwnershipTable {
   readonly states = new Uint8Array(MAX_HKIDS);
   /** Packages that still have to write back, one bit each, by KeyID. */
   readonly pendingPackages = new Uint32Array(MAX_HKIDS);
+
+  /** State for a saved machine. */
+  save() {
+    return { lock: this.lock.word, states: this.states, pendingPackages: this.pendingPackages };
+  }
+
+  /** Goes on from what `save` gave. */
+  restore(saved: ReturnType<KeyOwnershipTable['save']>): void {
+    this.lock.word = saved.lock;
+    this.states.set(saved.states);
+    this.pendingPackages.set(saved.pendingPackages);
+  }
 }
 
 /** One package's progress through PHYMEM.CACHE.WB. @public */
@@ -32,4 +44,16 @@ export class WriteBackEntry {
   interruptedAt = 0;
   /** KeyIDs that were flushed when the cycle began: only these are done when it ends. */
   readonly flushed = new Uint8Array(MAX_HKIDS);
+
+  /** State for a saved machine. */
+  save() {
+    return { lock: this.lock.word, interruptedAt: this.interruptedAt, flushed: this.flushed };
+  }
+
+  /** Goes on from what `save` gave. */
+  restore(saved: ReturnType<WriteBackEntry['save']>): void {
+    this.lock.word = saved.lock;
+    this.interruptedAt = saved.interruptedAt;
+    this.flushed.set(saved.flushed);
+  }
 }

@@ -3,7 +3,7 @@
  * so that a host's bring-up costs nothing per page.
  */
 import { PAGE_1G, PAGE_2M, PAGE_4K } from '../abi/address.ts';
-import { LEVEL_1G, LEVEL_2M, PAGE_TYPE, type PageLevel, type PageType } from '../abi/page-types.ts';
+import { LEVEL_1G, LEVEL_2M, LEVEL_4K, PAGE_TYPE, type PageLevel, type PageType } from '../abi/page-types.ts';
 import { type LockMode, promoteHpLock, releaseHpLock, tryHpLock } from './locks.ts';
 import type { Tdmr } from './tdmr-table.ts';
 
@@ -31,6 +31,20 @@ export class EntryTable {
     this.owners = new Float64Array(entries);
     this.epochs = new BigUint64Array(entries);
     this.epochHalves = new Uint32Array(this.epochs.buffer);
+  }
+
+  /** State for a saved machine. */
+  save() {
+    const { locks, types, owners, epochs } = this;
+    return { locks, types, owners, epochs };
+  }
+
+  /** Goes on from what `save` gave. */
+  restore(saved: ReturnType<EntryTable['save']>): void {
+    this.locks.set(saved.locks);
+    this.types.set(saved.types);
+    this.owners.set(saved.owners);
+    this.epochs.set(saved.epochs);
   }
 }
 
@@ -116,12 +130,20 @@ export class PamtEntry {
   }
 }
 
+/** An entry that is not free, and the page it describes. @public */
+export interface TypedEntry {
+  readonly address: number;
+  readonly level: PageLevel;
+  readonly entry: PamtEntry;
+}
+
 /** @public */
 export class PamtBlock {
   readonly base: number;
-  readonly #tdmr: Tdmr;
+  readonly tdmr: Tdmr;
   readonly #dynamic: boolean;
-  readonly #entry1g = new PamtEntry(new EntryTable(1), 0);
+  readonly #table1g = new EntryTable(1);
+  readonly #entry1g = new PamtEntry(this.#table1g, 0);
   readonly #table2m = new EntryTable(PAMT_CHILDREN);
   readonly #entries2m: (PamtEntry | undefined)[] = new Array(PAMT_CHILDREN);
   readonly #entries4k: (EntryTable | undefined)[] = new Array(PAMT_CHILDREN);
@@ -130,7 +152,7 @@ export class PamtBlock {
 
   constructor(base: number, tdmr: Tdmr, dynamic: boolean) {
     this.base = base;
-    this.#tdmr = tdmr;
+    this.tdmr = tdmr;
     this.#dynamic = dynamic;
   }
 
@@ -150,11 +172,11 @@ export class PamtBlock {
 
   /** Where in memory the entry of the page at `address` and `level` is kept; with dynamic PAMT its bit in the bitmap. */
   entryAddress(address: number, level: PageLevel): number {
-    const offset = address - this.#tdmr.base;
-    if (level === LEVEL_1G) return this.#tdmr.pamt1gBase + Math.floor(offset / PAGE_1G) * PAMT_ENTRY_SIZE;
-    if (level === LEVEL_2M) return this.#tdmr.pamt2mBase + Math.floor(offset / PAGE_2M) * PAMT_ENTRY_SIZE;
+    const offset = address - this.tdmr.base;
+    if (level === LEVEL_1G) return this.tdmr.pamt1gBase + Math.floor(offset / PAGE_1G) * PAMT_ENTRY_SIZE;
+    if (level === LEVEL_2M) return this.tdmr.pamt2mBase + Math.floor(offset / PAGE_2M) * PAMT_ENTRY_SIZE;
     const page = Math.floor(offset / PAGE_4K);
-    return this.#tdmr.pamt4kBase + (this.#dynamic ? Math.floor(page / 8) : page * PAMT_ENTRY_SIZE);
+    return this.tdmr.pamt4kBase + (this.#dynamic ? Math.floor(page / 8) : page * PAMT_ENTRY_SIZE);
   }
 
   /** Forgets the 4 KiB entries of the 2 MiB range at `address`: they are all NDA again. */
@@ -213,6 +235,42 @@ export class PamtBlock {
     return entry;
   }
 
+  /**
+   * Entries with a type, ascending: pages somebody owns, reserved ones, page pairs. Looks without making tables, so
+   * that looking changes nothing.
+   */
+  *typedEntries(): IterableIterator<TypedEntry> {
+    yield* typedIn(this.#table1g, this.base, LEVEL_1G, PAGE_1G);
+    yield* typedIn(this.#table2m, this.base, LEVEL_2M, PAGE_2M);
+    for (const [i, table] of made(this.#entries4k)) {
+      yield* typedIn(table, this.base + i * PAGE_2M, LEVEL_4K, PAGE_4K);
+    }
+  }
+
+  /** State for a saved machine, without the TDMR: that is shared by many blocks. */
+  save() {
+    return {
+      base: this.base,
+      dynamic: this.#dynamic,
+      table1g: this.#table1g.save(),
+      table2m: this.#table2m.save(),
+      entries4k: new Map(made(this.#entries4k).map(([i, table]) => [i, table.save()])),
+      lent: new Map(made(this.#lent)),
+    };
+  }
+
+  /** Goes on from what `save` gave. */
+  restore(saved: ReturnType<PamtBlock['save']>): void {
+    this.#table1g.restore(saved.table1g);
+    this.#table2m.restore(saved.table2m);
+    for (const [i, table] of saved.entries4k) {
+      const entries = new EntryTable(PAMT_CHILDREN);
+      entries.restore(table);
+      this.#entries4k[i] = entries;
+    }
+    for (const [i, flags] of saved.lent) this.#lent[i] = flags;
+  }
+
   #lentFlags(index2m: number): Uint8Array {
     const existing = this.#lent[index2m];
     if (existing !== undefined) return existing;
@@ -232,10 +290,28 @@ export class PamtBlock {
   }
 
   #fillReserved(column: Uint8Array, start: number, value: number): void {
-    for (const area of this.#tdmr.reserved) {
+    for (const area of this.tdmr.reserved) {
       const from = Math.max(0, (area.start - start) / PAGE_4K);
       const to = Math.min(column.length, (area.end - start) / PAGE_4K);
       if (from < to) column.fill(value, from, to);
     }
   }
+}
+
+function* typedIn(
+  table: EntryTable,
+  start: number,
+  level: PageLevel,
+  pageSize: number,
+): IterableIterator<TypedEntry> {
+  for (const [i, type] of table.types.entries()) {
+    if (type !== PAGE_TYPE.NDA) {
+      yield { address: start + i * pageSize, level, entry: new PamtEntry(table, i) };
+    }
+  }
+}
+
+/** Those of the tables that were made, with their numbers. */
+function made<T>(sparse: readonly (T | undefined)[]): [number, T][] {
+  return [...sparse.entries()].filter((pair): pair is [number, T] => pair[1] !== undefined);
 }

@@ -11,7 +11,7 @@ import { MachineCheck } from '../machine/exceptions.ts';
 import type { PhysicalMemory } from '../machine/memory.ts';
 import { PAMT_ENTRY_SIZE, PamtBlock, type PamtEntry } from './pamt-block.ts';
 import { type PamtWalk, type WalkTarget, walkPamt } from './pamt-walk.ts';
-import { type Tdmr, tdmrAt } from './tdmr-table.ts';
+import { Tdmr, tdmrAt } from './tdmr-table.ts';
 
 /** 4 KiB entries that one SYS.TDMR.INIT initialises, with static and with dynamic PAMT (module facts 3). */
 const INIT_ENTRIES = 1024;
@@ -19,6 +19,14 @@ const INIT_ENTRIES_DYNAMIC = 4096;
 
 /** Blocks that somebody looked at, by number of the 1 GiB block, for every machine's memory. */
 const CONTENTS = new WeakMap<PhysicalMemory, Map<number, PamtBlock>>();
+
+function blocksOf(memory: PhysicalMemory): Map<number, PamtBlock> {
+  const known = CONTENTS.get(memory);
+  if (known !== undefined) return known;
+  const blocks = new Map<number, PamtBlock>();
+  CONTENTS.set(memory, blocks);
+  return blocks;
+}
 
 /** @public */
 export class Pamt {
@@ -36,8 +44,7 @@ export class Pamt {
     this.dynamic = dynamic;
     this.#memory = memory;
     this.#keyId = keyId;
-    this.#blocks = CONTENTS.get(memory) ?? new Map();
-    CONTENTS.set(memory, this.#blocks);
+    this.#blocks = blocksOf(memory);
   }
 
   /** The next step of a TDMR's initialisation: a fixed number of entries from `nextToInit` on. */
@@ -58,8 +65,8 @@ export class Pamt {
 
   /** The block of the page at `address`, or undefined outside the initialised part of the TDMRs. */
   block(address: number): PamtBlock | undefined {
-    const tdmr = tdmrAt(this.tdmrs, address);
-    if (tdmr === undefined || address >= tdmr.usableEnd) return undefined;
+    const tdmr = this.#usableTdmr(address);
+    if (tdmr === undefined) return undefined;
     const base = alignDown(address, PAGE_1G);
     const existing = this.#blocks.get(base / PAGE_1G);
     if (existing !== undefined) return existing;
@@ -106,6 +113,32 @@ export class Pamt {
     return this.#blocks.size;
   }
 
+  /** Blocks somebody looked at, of the TDMRs in force, ascending. */
+  get blocks(): readonly PamtBlock[] {
+    return [...this.#blocks.values()]
+      .filter(({ base }) => this.#usableTdmr(base) !== undefined)
+      .sort((a, b) => a.base - b.base);
+  }
+
+  /** State for a saved machine; the contents are `savePageMetadata`'s. */
+  save() {
+    return {
+      tdmrs: this.tdmrs.map((tdmr) => tdmr.save()),
+      keyId: this.#keyId,
+      dynamic: this.dynamic,
+    };
+  }
+
+  /** The table that `save` was called on, again. */
+  static restored(memory: PhysicalMemory, saved: ReturnType<Pamt['save']>): Pamt {
+    return new Pamt(memory, saved.tdmrs.map(Tdmr.restored), saved.keyId, saved.dynamic);
+  }
+
+  #usableTdmr(address: number): Tdmr | undefined {
+    const tdmr = tdmrAt(this.tdmrs, address);
+    return tdmr !== undefined && address < tdmr.usableEnd ? tdmr : undefined;
+  }
+
   /** The module's read of an entry: it fails as any read under a private KeyID of a line that is not the KeyID's own. */
   #consume(address: number): void {
     if (this.#memory.ownerAt(address) !== this.#keyId || this.#memory.isPoisoned(address)) {
@@ -118,5 +151,28 @@ export class Pamt {
     const start = alignUp(from, PAGE_4K);
     const end = alignUp(to, PAGE_4K);
     if (start < end) this.#memory.claim(area + start, area + end, this.#keyId);
+  }
+}
+
+/** Page metadata in `memory` for a saved machine, whichever module image wrote them. @internal */
+export function savePageMetadata(memory: PhysicalMemory) {
+  const blocks = [...blocksOf(memory).values()].sort((a, b) => a.base - b.base);
+  const tdmrs = [...new Set(blocks.map(({ tdmr }) => tdmr))];
+  return {
+    tdmrs: tdmrs.map((tdmr) => tdmr.save()),
+    blocks: blocks.map((block) => ({ ...block.save(), tdmr: tdmrs.indexOf(block.tdmr) })),
+  };
+}
+
+/** Puts saved page metadata into `memory`, which has none. @internal */
+export function restorePageMetadata(
+  memory: PhysicalMemory,
+  saved: ReturnType<typeof savePageMetadata>,
+): void {
+  const tdmrs = saved.tdmrs.map(Tdmr.restored);
+  for (const contents of saved.blocks) {
+    const block = new PamtBlock(contents.base, tdmrs[contents.tdmr]!, contents.dynamic);
+    block.restore(contents);
+    blocksOf(memory).set(contents.base / PAGE_1G, block);
   }
 }

@@ -23,6 +23,7 @@ import { releaseOfImage, sha384 } from './module-image.ts';
 import type { SharedHpaRules } from './platform.ts';
 import type { ModuleRelease } from './releases.ts';
 import { readShared, type SharedBuffer, sharedBuffer, writeShared } from './shared-buffer.ts';
+import { TdxModule } from './tdx-module.ts';
 
 /** Low halves of the leaves; bit 63 of RAX has led here. */
 const INFO = 0n;
@@ -66,6 +67,26 @@ export class SeamLoader implements SeamImage {
     if (leaf === INFO) q[RAX] = this.#info(lp);
     else if (leaf === INSTALL) q[RAX] = this.#install(lp);
     else q[RAX] = SEAMLDR_STATUS.PSEAMLDR_EBADPARAM;
+  }
+
+  /** State for a saved machine. The module before counts only while an installation is under way. */
+  save() {
+    const previous =
+      this.#asked.size > 0 && this.#previous instanceof TdxModule ? this.#previous.save() : null;
+    return {
+      version: this.version,
+      remainingUpdates: this.remainingUpdates,
+      asked: this.#asked,
+      previous,
+    };
+  }
+
+  /** The loader that `save` was called on, again, on another machine. */
+  static restored(machine: Machine, saved: ReturnType<SeamLoader['save']>): SeamLoader {
+    const loader = new SeamLoader(machine, saved.version, saved.remainingUpdates);
+    for (const index of saved.asked) loader.#asked.add(index);
+    loader.#previous = saved.previous === null ? null : TdxModule.restored(machine, saved.previous);
+    return loader;
   }
 
   #info(lp: LogicalProcessor): bigint {

@@ -40,6 +40,21 @@ export class Tdmr {
   get usableEnd(): number {
     return alignDown(this.nextToInit, PAGE_1G);
   }
+
+  /** State for a saved machine. */
+  save() {
+    const { base, size, pamt1gBase, pamt2mBase, pamt4kBase, reserved, nextToInit, lock } = this;
+    return { base, size, pamt1gBase, pamt2mBase, pamt4kBase, reserved, nextToInit, lock: lock.word };
+  }
+
+  /** The TDMR that `save` was called on, again. */
+  static restored(saved: ReturnType<Tdmr['save']>): Tdmr {
+    const { base, size, pamt1gBase, pamt2mBase, pamt4kBase, reserved, nextToInit, lock } = saved;
+    const pamt = { base1g: pamt1gBase, base2m: pamt2mBase, base4k: pamt4kBase };
+    const tdmr = new Tdmr(base, size, pamt, reserved, nextToInit);
+    tdmr.lock.word = lock;
+    return tdmr;
+  }
 }
 
 /** The TDMR that holds `address`, of a table ascending by base. @public */

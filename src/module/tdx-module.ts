@@ -15,7 +15,7 @@ import type { Leaf } from './leaf.ts';
 import { SharexLock } from './locks.ts';
 import { Pamt } from './pamt.ts';
 import type { InitializedLp, PlatformSnapshot } from './platform.ts';
-import type { ModuleRelease } from './releases.ts';
+import { findRelease, type ModuleRelease } from './releases.ts';
 import type { TrustDomain } from './td/trust-domain.ts';
 
 /** Initialisation states in their order (module facts 3). @public */
@@ -99,6 +99,47 @@ export class TdxModule implements SeamImage {
     const low = lp.regs.d[2 * RAX]!;
     this.machine.clock.advance(leafCostNs(low & 0xffff));
     lp.regs.q[RAX] = this.#dispatch(lp, low, lp.regs.d[2 * RAX + 1]!);
+  }
+
+  /** State for a saved machine, taken while no vCPU is entered; page metadata and measurements are apart. */
+  save() {
+    return {
+      version: this.version,
+      sysState: this.sysState,
+      globalLock: this.globalLock.word,
+      platform: this.platform,
+      lps: this.lps,
+      kot: this.kot.save(),
+      writeBack: this.writeBack.map((entry) => entry.save()),
+      pamt: this.pamt.save(),
+      globalKeyId: this.globalKeyId,
+      configuredPackages: this.configuredPackages,
+      tdBuildCount: this.tdBuildCount,
+      migrationInterruptedCount: this.migrationInterruptedCount,
+      updateCompatibility: this.updateCompatibility,
+      lpsInTd: this.lpsInTd,
+    };
+  }
+
+  /** The module that `save` was called on, again, on another machine. */
+  static restored(machine: Machine, saved: ReturnType<TdxModule['save']>): TdxModule {
+    const module = new TdxModule(machine, findRelease(saved.version)!);
+    module.sysState = saved.sysState;
+    module.globalLock.word = saved.globalLock;
+    module.platform = saved.platform;
+    module.lps.push(...saved.lps);
+    module.kot.restore(saved.kot);
+    saved.writeBack.forEach((entry, i) => {
+      module.writeBack[i]!.restore(entry);
+    });
+    module.pamt = Pamt.restored(machine.memory, saved.pamt);
+    module.globalKeyId = saved.globalKeyId;
+    module.configuredPackages = saved.configuredPackages;
+    module.tdBuildCount = saved.tdBuildCount;
+    module.migrationInterruptedCount = saved.migrationInterruptedCount;
+    module.updateCompatibility = saved.updateCompatibility;
+    module.lpsInTd = saved.lpsInTd;
+    return module;
   }
 
   #dispatch(lp: LogicalProcessor, low: number, high: number): bigint {
