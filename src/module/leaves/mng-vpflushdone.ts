@@ -9,7 +9,7 @@ import type { Leaf } from '../leaf.ts';
 import { type Held, locking } from '../td/held.ts';
 import { LIFECYCLE, TDCS, TDCS_PAGES_MIN, TDR } from '../td/layout.ts';
 import { measurementsOf } from '../td/measurement.ts';
-import { OP_STATE } from '../td/op-state.ts';
+import { isInitialised } from '../td/op-state.ts';
 import { lockTdr } from '../td/operands.ts';
 import type { TrustDomain } from '../td/trust-domain.ts';
 import type { TdxModule } from '../tdx-module.ts';
@@ -30,7 +30,7 @@ function run(module: TdxModule, lp: LogicalProcessor, held: Held): bigint {
   }
   if (tdr.u32(TDR.NUM_TDCX) >= TDCS_PAGES_MIN) {
     const { tdcs } = td;
-    const initialised = tdcs.u32(TDCS.OP_STATE) !== OP_STATE.UNINITIALIZED;
+    const initialised = isInitialised(tdcs.u32(TDCS.OP_STATE));
     if (initialised && tdcs.u32(TDCS.NUM_ASSOC_VCPUS) !== 0) return STATUS.TDX_FLUSHVP_NOT_DONE;
     stopMeasuring(module, td);
   }

@@ -80,6 +80,7 @@ const ALLOWED_BY_GUEST_LEAF: ReadonlyMap<number, number> = new Map([
 
 const TLB_TRACKED = setOf('RUNNABLE', 'LIVE_EXPORT', 'LIVE_IMPORT');
 const IMPORTING = IMPORT_IN_ORDER | IMPORT_OUT_OF_ORDER;
+const UNCONFIGURED = setOf('UNINITIALIZED', 'START_IMPORT');
 
 /** True when host leaf `leaf` may be called on a TD in `state`. @public */
 export function isHostLeafAllowed(leaf: number, state: number): boolean {
@@ -99,4 +100,9 @@ export function isTlbTrackingRequired(state: number): boolean {
 /** True while a TD in `state` is being imported: pages it loses are REMOVED rather than FREE. @public */
 export function isImportInProgress(state: number): boolean {
   return ((IMPORTING >>> state) & 1) === 1;
+}
+
+/** True once a TD in `state` has its configuration, be it from MNG.INIT or by import. @public */
+export function isInitialised(state: number): boolean {
+  return ((UNCONFIGURED >>> state) & 1) === 0;
 }
