@@ -15,6 +15,7 @@ export const MODULE_MSR = {
   MTRRCAP: 0xfe,
   ARCH_CAPABILITIES: 0x10a,
   MISC_ENABLE: 0x1a0,
+  DEBUGCTL: 0x1d9,
   SMRR_BASE: 0x1f2,
   SMRR_MASK: 0x1f3,
   SMRR2_BASE: 0x1f6,

@@ -15,6 +15,7 @@ import { checkNotedFaults } from '../guest/zero-step.ts';
 import type { Leaf } from '../leaf.ts';
 import { MODULE_MSR } from '../platform-msrs.ts';
 import type { ControlStructure } from '../td/control-structure.ts';
+import { withHostUncorePmi } from '../td/debugctl.ts';
 import { ATTRIBUTES, hasAny } from '../td/features.ts';
 import { Held, locking } from '../td/held.ts';
 import {
@@ -27,6 +28,7 @@ import {
   XBUFF_XSTATE_BV,
 } from '../td/layout.ts';
 import { enterOpState, lockImplicitTdr, lockPageAt, plainHpa } from '../td/operands.ts';
+import { isDdpdHidden, virtualSpecCtrl } from '../td/spec-ctrl.ts';
 import type { TrustDomain } from '../td/trust-domain.ts';
 import { associateVcpu, countInEpoch, forgetTranslations, leaveEpoch } from '../td/vcpu.ts';
 import { VMCS } from '../td/vmcs.ts';
@@ -47,7 +49,6 @@ const LIMIT_CPUID_MAXVAL = 1n << 22n;
 const ENABLE_MONITOR = 1n << 18n;
 /** A TD exit's status has the hint in bit 60. */
 const STATUS_HINT = 1n << 60n;
-const DEBUGCTL_UNCORE_PMI = 1n << 13n;
 /** IA32_PERF_GLOBAL_CTRL of a TD that is not profiled: instructions retired. */
 const PERF_CTRL_DEFAULT = 1n << 32n;
 const COMPACTED = 1n << 63n;
@@ -172,11 +173,12 @@ function updateGuestRegisters({ tdvps, regs, lp }: RunningVcpu, hint: boolean): 
 }
 
 function updateVmcs(vcpu: RunningVcpu): void {
-  const { vmcs, td, tdvps, module } = vcpu;
+  const { vmcs, td, tdvps, module, lp } = vcpu;
   requestNmiWindow(vcpu);
-  vmcs.write(VMCS.GUEST_DEBUGCTL, vmcs.read(VMCS.GUEST_DEBUGCTL) & ~DEBUGCTL_UNCORE_PMI);
-  if (module.platform!.features.ddpd && !td.cpuidFlag(CPUID_FLAG.DDPD)) {
-    vmcs.write(VMCS.SPEC_CTRL_SHADOW, tdvps.u64(TDVPS.IA32_SPEC_CTRL));
+  vmcs.write(VMCS.GUEST_DEBUGCTL, withHostUncorePmi(lp, vmcs.read(VMCS.GUEST_DEBUGCTL)));
+  const platform = module.platform!;
+  if (isDdpdHidden(platform, td)) {
+    vmcs.write(VMCS.SPEC_CTRL_SHADOW, virtualSpecCtrl(platform, td, tdvps.u64(TDVPS.IA32_SPEC_CTRL)));
   }
   if (!vcpu.hasAttribute(ATTRIBUTES.PERFMON)) vmcs.write(VMCS.GUEST_PERF_GLOBAL_CTRL, PERF_CTRL_DEFAULT);
 }

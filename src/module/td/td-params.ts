@@ -12,6 +12,7 @@ import { MAX_VCPUS_PER_TD, MAX_VMS, TDCS, TDCS_PAGES_MIN, TDR } from './layout.t
 import { MEASUREMENT_BYTES } from './measurement.ts';
 import { SEPT_LEVEL } from './sept.ts';
 import type { TrustDomain } from './trust-domain.ts';
+import { TSC_POINT } from './virtual-tsc.ts';
 
 /** MRCONFIGID, MROWNER, MROWNERCONFIG, as they follow each other in TD_PARAMS and in the TDCS. */
 const MEASUREMENTS_BYTES = 3 * MEASUREMENT_BYTES;
@@ -24,7 +25,6 @@ const TSC_UNIT_HZ = 25_000_000n;
 const TSC_FREQUENCY_MIN = 4;
 const TSC_FREQUENCY_MAX = 400;
 /** The multiplier is a fixed-point number with 48 bits after the point. */
-const TSC_POINT = 48n;
 
 /** EPTP_CONTROLS: write-back tables, nothing else but the number of levels in bits 5:3. */
 const EPTP_MEMORY_TYPE_WB = 6n;

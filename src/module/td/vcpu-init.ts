@@ -11,6 +11,7 @@ import { cpuidIndex, maskedPlatformCpuid } from './cpuid-values.ts';
 import { ATTRIBUTES, hasAny, XFAM } from './features.ts';
 import { gpaWidth } from './gpa.ts';
 import { CPUID_FLAG, LAST_TD_EXIT, NULL_PA, TDCS, TDVPS, VCPU_STATE, XBUFF_XCOMP_BV } from './layout.ts';
+import { realSpecCtrl } from './spec-ctrl.ts';
 import type { TrustDomain } from './trust-domain.ts';
 import { writableL2Cr4 } from './virtual-msrs.ts';
 
@@ -19,8 +20,6 @@ const DR6_RESET = 0xffff_0ff0n;
 const FMASK_RESET = 0x2_0200n;
 /** XCOMP_BV bit 63: XBUFF has the compacted format. */
 const COMPACTED = 1n << 63n;
-/** IA32_SPEC_CTRL bit 8: data dependent prefetcher disabled in user mode. */
-const DDPD_U = 1n << 8n;
 const NO_DEADLINE = 0xffff_ffff_ffff_ffffn;
 const NO_NOTIFICATION_VECTOR = 0xffff;
 const ALL = 0xffff_ffff_ffff_ffffn;
@@ -72,12 +71,6 @@ export function initialiseVcpu(
   if (platform.earlyStepping) return;
   tdvps.setU64(TDVPS.IA32_SPEC_CTRL, realSpecCtrl(platform, td, 0n));
   tdvps.setU64(TDVPS.IA32_MISC_ENABLE, virtualMiscEnable(platform, td));
-}
-
-/** The value to run with for a TD's IA32_SPEC_CTRL: a TD that lacks the prefetcher control runs without it. @public */
-export function realSpecCtrl(platform: PlatformSnapshot, td: TrustDomain, value: bigint): bigint {
-  if (!platform.features.ddpd) return value & ~DDPD_U;
-  return td.cpuidFlag(CPUID_FLAG.DDPD) ? value : value | DDPD_U;
 }
 
 function virtualMiscEnable(platform: PlatformSnapshot, td: TrustDomain): bigint {

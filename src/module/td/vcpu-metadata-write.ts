@@ -1,10 +1,14 @@
 /** Writes of TDVPS fields by VP.WR: what a field's new value must be, and what follows from it (module facts 9). */
+import { PAGE_4K } from '../../abi/address.ts';
 import { STATUS } from '../../abi/status-codes.ts';
+import type { ControlStructure } from './control-structure.ts';
 import { hasAny, TD_CTLS, XFAM } from './features.ts';
-import { CPUID_FLAG, LAST_TD_EXIT, NULL_PA, TDCS, TDCS_PAGE, TDR, TDVPS, VCPU_STATE } from './layout.ts';
+import { NULL_PA, TDCS, TDCS_PAGE, TDR, TDVPS } from './layout.ts';
 import type { MetadataElement } from './metadata.ts';
 import { storeMiscEnable } from './misc-enable.ts';
+import { realSpecCtrl } from './spec-ctrl.ts';
 import type { VcpuContext } from './vcpu-metadata.ts';
+import { nativeTsc, virtualTsc } from './virtual-tsc.ts';
 import { VMCS, Vmcs } from './vmcs.ts';
 
 const NOT_VALID = STATUS.TDX_METADATA_FIELD_VALUE_NOT_VALID;
@@ -16,10 +20,8 @@ const INVALID: Ruled = { status: NOT_VALID };
 /** XBUFF by quadwords: the XSAVE header, which only the module writes. */
 const XSAVE_HEADER = { first: 64, end: 72 } as const;
 const PT_COMPONENT = 8;
-/** IA32_SPEC_CTRL.DDPD_U. */
-const DDPD_U = 1n << 8n;
 const L2_ENABLE_SHARED_EPTP = 1n << 0n;
-const HIGHEST_LAST_TD_EXIT = BigInt(LAST_TD_EXIT.TDVMCALL);
+const NO_DEADLINE = 0xffff_ffff_ffff_ffffn;
 
 /** @internal */
 export function storeTdvpsField(
@@ -42,18 +44,21 @@ const unlessLocked: Rule = ({ td }, _element, value, old) => {
   return value === old ? 'done' : INVALID;
 };
 
-const atMost =
-  (limit: (context: VcpuContext) => bigint): Rule =>
-  (context, _element, value) =>
-    value <= limit(context) ? { value } : INVALID;
-
 const l2Bitmap: Rule = ({ tdvps, td }, { field, number }, value) => {
   // What L1 asks for is kept, and what it gets is no more than the TD itself has.
   const own = field.offset + 8 * number;
-  tdvps.setU64(own + 4096, value);
+  tdvps.setU64(own + PAGE_4K, value);
   tdvps.setU64(own, td.tdcs.u64(TDCS.MSR_BITMAPS + 8 * number) | value);
   return 'done';
 };
+
+/** The CPU's counter at a deadline of the TD's, which is now if it has passed; undefined when it is too far away. */
+function nativeDeadline(tdcs: ControlStructure, now: bigint, deadline: bigint): bigint | undefined {
+  if (deadline <= virtualTsc(tdcs, now)) return now;
+  const native = nativeTsc(tdcs, deadline);
+  if (native === undefined || native === 0n) return undefined;
+  return BigInt.asIntN(64, native - now) < 0n ? undefined : native;
+}
 
 const RULES: Readonly<Record<string, Rule>> = {
   XBUFF: ({ td }, { number }, value) => {
@@ -65,20 +70,17 @@ const RULES: Readonly<Record<string, Rule>> = {
   },
   IA32_MISC_ENABLE: ({ td, tdvps }, _element, value) =>
     storeMiscEnable(td, tdvps, value) === undefined ? 'done' : INVALID,
-  IA32_SPEC_CTRL: ({ module, td }, _element, value) => {
-    const forced = module.platform!.features.ddpd && !td.cpuidFlag(CPUID_FLAG.DDPD);
-    if (forced) return { value: value | DDPD_U };
-    return { value: module.platform!.features.ddpd ? value : value & ~DDPD_U };
-  },
+  IA32_SPEC_CTRL: ({ module, td }, _element, value) => ({ value: realSpecCtrl(module.platform!, td, value) }),
   CPUID_CONTROL: unlessLocked,
   CPUID_SUPERVISOR_VE: unlessLocked,
   CPUID_USER_VE: unlessLocked,
-  // A host can only end a vCPU.
-  VCPU_STATE: (_context, _element, value) => (value === BigInt(VCPU_STATE.DISABLED) ? { value } : 'done'),
-  VCPU_INDEX: atMost(({ td }) => BigInt(td.tdcs.u32(TDCS.NUM_VCPUS)) - 1n),
-  LAST_TD_EXIT: atMost(() => HIGHEST_LAST_TD_EXIT),
-  CURR_VM: atMost(({ td }) => BigInt(td.tdcs.u16(TDCS.NUM_L2_VMS))),
-  L2_EXIT_HOST_ROUTING: atMost(() => 2n),
+  TSC_DEADLINE: ({ td, tdvps, lp }, { number: vm }, value) => {
+    if (vm === 0 || vm > td.tdcs.u16(TDCS.NUM_L2_VMS) || value === NO_DEADLINE) return { value };
+    const native = nativeDeadline(td.tdcs, lp.rdtsc(), value);
+    if (native === undefined) return { status: STATUS.TDX_OPERAND_INVALID };
+    tdvps.setU64(TDVPS.SHADOW_TSC_DEADLINE + 8 * vm, native);
+    return { value };
+  },
   L2_CTLS: ({ td, tdvps }, { number: vm }, value) => {
     if (vm === 0 || vm > td.tdcs.u16(TDCS.NUM_L2_VMS)) return { value };
     const shared = tdvps.u64(TDVPS.SHADOW_SHARED_EPTP + 8 * vm);

@@ -3,22 +3,26 @@ import { PAGE_4K } from '../../abi/address.ts';
 import type { MetadataAccess, MetadataField } from '../../abi/metadata-field.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import { L2_VMCS_CLASSES, VCPU_FIELDS, VMCS_CLASS } from '../../abi/vcpu-fields.ts';
+import type { LogicalProcessor } from '../../machine/lp.ts';
 import { isSharedHpa } from '../platform.ts';
 import type { TdxModule } from '../tdx-module.ts';
 import type { ControlStructure } from './control-structure.ts';
 import { isGpaValid } from './gpa.ts';
-import { CPUID_FLAG, NULL_PA, TDCS, TDVPS } from './layout.ts';
+import { NULL_PA, TDCS, TDVPS } from './layout.ts';
 import type { Loaded, MetadataElement, MetadataSpace } from './metadata.ts';
+import { virtualSpecCtrl } from './spec-ctrl.ts';
 import type { TrustDomain } from './trust-domain.ts';
 import { storeTdvpsField } from './vcpu-metadata-write.ts';
 import { VMCS, Vmcs } from './vmcs.ts';
-import { storeL2VmcsField, storeVmcsField } from './vmcs-metadata-write.ts';
+import { L2_OWN_COPIES, PAUSE_LOOP_COPIES, storeL2VmcsField, storeVmcsField } from './vmcs-metadata-write.ts';
 
 /** A vCPU as its fields see it. @internal */
 export interface VcpuContext {
   readonly module: TdxModule;
   readonly td: TrustDomain;
   readonly tdvps: ControlStructure;
+  /** The processor on which the leaf runs. */
+  readonly lp: LogicalProcessor;
   readonly access: MetadataAccess;
   /** Brings TDVPS.VCPU_STATE_DETAILS up to date; only a TD that runs sees it so. */
   readonly refreshDetails?: () => void;
@@ -29,8 +33,6 @@ const CONTEXT_VCPU = 2;
 const FIRST_L2_CLASS = 36;
 const L2_CLASS_SPAN = 8;
 const MSR_BITMAP_CLASS = 1;
-/** IA32_SPEC_CTRL.DDPD_U. */
-const DDPD_U = 1n << 8n;
 const POSTED_INTERRUPT_DESCRIPTOR_SIZE = 64;
 
 /** Number of the L2 VM that a class code is about, or 0. @internal */
@@ -75,21 +77,14 @@ function load(context: VcpuContext, element: MetadataElement): Loaded {
   };
 }
 
-/** What an L2 VM's VMCS field is to its L1: some are translated on their way into the VMCS. */
+/** What an L2 VM's VMCS field is to its L1, where it is translated on its way into the VMCS. */
 function l2Value({ tdvps, access }: VcpuContext, vm: number, code: number): bigint | undefined {
-  if (code === VMCS.SHARED_EPTP) return tdvps.u64(TDVPS.SHADOW_SHARED_EPTP + 8 * vm);
-  if (code === VMCS.VIRTUAL_APIC_PAGE) return tdvps.u64(TDVPS.L2_VAPIC_GPA + 8 * vm);
-  if (access !== 'guest') return undefined;
+  const isHosts = access !== 'guest' && code !== VMCS.SHARED_EPTP && code !== VMCS.VIRTUAL_APIC_PAGE;
+  if (isHosts) return undefined;
+  if (L2_OWN_COPIES[code] !== undefined) return tdvps.u64(L2_OWN_COPIES[code] + 8 * vm);
+  if (PAUSE_LOOP_COPIES[code] !== undefined) return BigInt(tdvps.u32(PAUSE_LOOP_COPIES[code] + 4 * vm));
   const vmcs = new Vmcs(tdvps, vm);
   switch (code) {
-    case VMCS.CR0_MASK:
-      return tdvps.u64(TDVPS.SHADOW_CR0_GUEST_HOST_MASK + 8 * vm);
-    case VMCS.CR0_SHADOW:
-      return tdvps.u64(TDVPS.SHADOW_CR0_READ_SHADOW + 8 * vm);
-    case VMCS.CR4_MASK:
-      return tdvps.u64(TDVPS.SHADOW_CR4_GUEST_HOST_MASK + 8 * vm);
-    case VMCS.CR4_SHADOW:
-      return tdvps.u64(TDVPS.SHADOW_CR4_READ_SHADOW + 8 * vm);
     case VMCS.GUEST_CR0:
       return asRead(
         vmcs.read(code),
@@ -116,9 +111,7 @@ function loadTdvps(context: VcpuContext, element: MetadataElement): bigint {
   const { field } = element;
   if (field.name === 'VCPU_STATE_DETAILS') context.refreshDetails?.();
   const value = tdvps.element(tdvpsOffset(context, element), field.elementBytes);
-  const hidesDdpd =
-    field.name === 'IA32_SPEC_CTRL' && module.platform!.features.ddpd && !td.cpuidFlag(CPUID_FLAG.DDPD);
-  return hidesDdpd ? value & ~DDPD_U : value;
+  return field.name === 'IA32_SPEC_CTRL' ? virtualSpecCtrl(module.platform!, td, value) : value;
 }
 
 /** The TD sees of an L2 VM's MSR bitmaps what it asked for; beside them is what it got. */

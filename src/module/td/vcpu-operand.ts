@@ -33,5 +33,5 @@ export function openVcpu(
   if (state !== VCPU_STATE.READY && !isReadable) return withOperand(STATUS.TDX_VCPU_STATE_INCORRECT, state);
   if (associateVcpu(td, tdvps, lp) === undefined) return STATUS.TDX_VCPU_ASSOCIATED;
   const debug = hasAny(td.tdcs.u64(TDCS.ATTRIBUTES), ATTRIBUTES.DEBUG);
-  return { module, td, tdvps, access: debug ? 'debug' : 'host' };
+  return { module, td, tdvps, lp, access: debug ? 'debug' : 'host' };
 }

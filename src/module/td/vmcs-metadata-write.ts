@@ -2,11 +2,13 @@
 import { withOperand } from '../../abi/status.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import { MODULE_MSR } from '../platform-msrs.ts';
+import { withHostUncorePmi } from './debugctl.ts';
 import { ATTRIBUTES, hasAny, XFAM } from './features.ts';
 import { isGpaValid } from './gpa.ts';
 import { NULL_PA, TDCS, TDVPS } from './layout.ts';
 import type { VcpuContext } from './vcpu-metadata.ts';
 import { virtualMsr } from './virtual-msrs.ts';
+import { nativeTicks } from './virtual-tsc.ts';
 import { VMCS, Vmcs } from './vmcs.ts';
 
 const NOT_VALID = STATUS.TDX_METADATA_FIELD_VALUE_NOT_VALID;
@@ -14,12 +16,11 @@ const CR0_PG = 1n << 31n;
 const CR4_MCE = 1n << 6n;
 const EFER_LME = 1n << 8n;
 const EFER_LMA = 1n << 10n;
-/** CR3: reserved bits 60:52 and 63, and linear address masking in 62:61. */
-const CR3_RESERVED = (0x1ffn << 52n) | (1n << 63n);
+/** CR3 above the page table's address, where bits 62:61 ask for linear address masking. */
+const CR3_NO_ADDRESS = 0xfffn << 52n;
 const CR3_LAM = 0b11n << 61n;
 const DEBUGCTL_TR = 1n << 6n;
 const DEBUGCTL_BTS = 1n << 7n;
-const DEBUGCTL_UNCORE_PMI = 1n << 13n;
 const POSTED_INTERRUPTS = 1n << 7n;
 const NO_VECTOR = 0xffff;
 const MAX_VECTOR = 255n;
@@ -72,20 +73,20 @@ function ruleVmcs(context: VcpuContext, vmcs: Vmcs, code: number, value: bigint,
 }
 
 /** Fields with the same rule in every VMCS. */
-function ruleCommon({ td }: VcpuContext, vmcs: Vmcs, code: number, value: bigint): Ruled {
-  const { tdcs } = td;
+function ruleCommon(context: VcpuContext, vmcs: Vmcs, code: number, value: bigint): Ruled {
+  const { tdcs } = context.td;
   switch (code) {
     case VMCS.GUEST_EFER:
       return { value: withLongModeActive(value, vmcs.read(VMCS.GUEST_CR0)) };
     case VMCS.GUEST_CR3: {
-      const address = value & ~CR3_LAM;
-      const valid = (value & CR3_RESERVED) === 0n && isGpaValid(tdcs, Number(address), true);
+      const address = context.module.platform!.features.lam ? value & ~CR3_LAM : value;
+      const valid = (address & CR3_NO_ADDRESS) === 0n && isGpaValid(tdcs, Number(address), true);
       return valid ? { value } : INVALID;
     }
     case VMCS.GUEST_DEBUGCTL: {
       const debug = hasAny(tdcs.u64(TDCS.ATTRIBUTES), ATTRIBUTES.DEBUG);
       if (hasAny(value, DEBUGCTL_TR) && !hasAny(value, DEBUGCTL_BTS) && !debug) return INVALID;
-      return { value: value & ~DEBUGCTL_UNCORE_PMI };
+      return { value: withHostUncorePmi(context.lp, value) };
     }
     default:
       return { value };
@@ -157,20 +158,23 @@ export function storeL2VmcsField(
   const own = L2_OWN_COPIES[code];
   if (own !== undefined) {
     tdvps.setU64(own + 8 * vm, value);
-    if (code === VMCS.VIRTUAL_APIC_PAGE) tdvps.setU64(TDVPS.L2_VAPIC_HPA + 8 * vm, NULL_PA);
-    else if (code !== VMCS.SHARED_EPTP) combineOwners(context, vmcs, vm);
-    const reaches = hasAny(tdvps.u64(TDVPS.L2_CTLS + 8 * vm), L2_ENABLE_SHARED_EPTP);
-    if (code === VMCS.SHARED_EPTP && reaches) vmcs.write(code, value);
+    if (code === VMCS.VIRTUAL_APIC_PAGE) {
+      tdvps.setU64(TDVPS.L2_VAPIC_HPA + 8 * vm, NULL_PA);
+    } else if (code !== VMCS.SHARED_EPTP) {
+      combineOwners(context, vmcs, vm, code);
+    } else if (hasAny(tdvps.u64(TDVPS.L2_CTLS + 8 * vm), L2_ENABLE_SHARED_EPTP)) {
+      vmcs.write(code, value);
+    }
     return STATUS.TDX_SUCCESS;
   }
-  const ruled = ruleL2Vmcs(context, vmcs, code, value, mask);
+  const ruled = ruleL2Vmcs(context, vmcs, vm, code, value, mask);
   if ('status' in ruled) return ruled.status;
   vmcs.write(code, ruled.value);
   return STATUS.TDX_SUCCESS;
 }
 
-/** Fields of which the TDVPS keeps what L1 wrote, while the VMCS holds what follows from it. */
-const L2_OWN_COPIES: Readonly<Record<number, number>> = {
+/** Fields of which the TDVPS keeps what L1 wrote, while the VMCS holds what follows from it. @internal */
+export const L2_OWN_COPIES: Readonly<Record<number, number>> = {
   [VMCS.CR0_MASK]: TDVPS.SHADOW_CR0_GUEST_HOST_MASK,
   [VMCS.CR0_SHADOW]: TDVPS.SHADOW_CR0_READ_SHADOW,
   [VMCS.CR4_MASK]: TDVPS.SHADOW_CR4_GUEST_HOST_MASK,
@@ -179,21 +183,39 @@ const L2_OWN_COPIES: Readonly<Record<number, number>> = {
   [VMCS.VIRTUAL_APIC_PAGE]: TDVPS.L2_VAPIC_GPA,
 };
 
-/** Bits that L1 or the module own: L1's word counts where both do. */
-function combineOwners({ tdvps }: VcpuContext, vmcs: Vmcs, vm: number): void {
-  for (const [maskCode, shadowCode, baseMask, baseShadow] of [
-    [VMCS.CR0_MASK, VMCS.CR0_SHADOW, TDVPS.BASE_L2_CR0_GUEST_HOST_MASK, TDVPS.BASE_L2_CR0_READ_SHADOW],
-    [VMCS.CR4_MASK, VMCS.CR4_SHADOW, TDVPS.BASE_L2_CR4_GUEST_HOST_MASK, TDVPS.BASE_L2_CR4_READ_SHADOW],
-  ] as const) {
-    const mask = tdvps.u64(L2_OWN_COPIES[maskCode]! + 8 * vm);
-    const shadow = tdvps.u64(L2_OWN_COPIES[shadowCode]! + 8 * vm);
-    const base = tdvps.u64(baseMask);
-    vmcs.write(maskCode, base | mask);
-    vmcs.write(shadowCode, (base & ~mask & tdvps.u64(baseShadow)) | (mask & shadow));
-  }
+/** The same, for fields of 32 bits. @internal */
+export const PAUSE_LOOP_COPIES: Readonly<Record<number, number>> = {
+  [VMCS.PLE_GAP]: TDVPS.SHADOW_PLE_GAP,
+  [VMCS.PLE_WINDOW]: TDVPS.SHADOW_PLE_WINDOW,
+};
+
+/** Which bits of CR0 or CR4 are owned, by L1 or by the module: L1's word counts where both do. */
+function combineOwners({ tdvps }: VcpuContext, vmcs: Vmcs, vm: number, code: number): void {
+  const isCr0 = code === VMCS.CR0_MASK || code === VMCS.CR0_SHADOW;
+  const [maskCode, shadowCode] = isCr0 ? [VMCS.CR0_MASK, VMCS.CR0_SHADOW] : [VMCS.CR4_MASK, VMCS.CR4_SHADOW];
+  const base = tdvps.u64(isCr0 ? TDVPS.BASE_L2_CR0_GUEST_HOST_MASK : TDVPS.BASE_L2_CR4_GUEST_HOST_MASK);
+  const baseShadow = tdvps.u64(isCr0 ? TDVPS.BASE_L2_CR0_READ_SHADOW : TDVPS.BASE_L2_CR4_READ_SHADOW);
+  const mask = tdvps.u64(L2_OWN_COPIES[maskCode]! + 8 * vm);
+  const shadow = tdvps.u64(L2_OWN_COPIES[shadowCode]! + 8 * vm);
+  vmcs.write(maskCode, base | mask);
+  vmcs.write(shadowCode, (base & ~mask & baseShadow) | (mask & shadow));
 }
 
-function ruleL2Vmcs(context: VcpuContext, vmcs: Vmcs, code: number, value: bigint, mask: bigint): Ruled {
+/** L1 counts pauses in ticks of the TD's counter, the CPU in its own. L1's value stays even when there is no other. */
+function rulePauseLoop({ td, tdvps }: VcpuContext, vm: number, code: number, value: bigint): Ruled {
+  tdvps.setU32(PAUSE_LOOP_COPIES[code]! + 4 * vm, Number(value));
+  const native = nativeTicks(td.tdcs, value);
+  return native === undefined || native >> 32n !== 0n ? INVALID : { value: native };
+}
+
+function ruleL2Vmcs(
+  context: VcpuContext,
+  vmcs: Vmcs,
+  vm: number,
+  code: number,
+  value: bigint,
+  mask: bigint,
+): Ruled {
   const { module, td, tdvps, access } = context;
   const { tdcs } = td;
   const native = module.platform!.msrs;
@@ -214,6 +236,9 @@ function ruleL2Vmcs(context: VcpuContext, vmcs: Vmcs, code: number, value: bigin
       const cet = hasAny(tdcs.u64(TDCS.XFAM), XFAM.CET);
       return hasAny(value, EPTP_SUPERVISOR_SHADOW_STACK) && !cet ? INVALID : { value };
     }
+    case VMCS.PLE_GAP:
+    case VMCS.PLE_WINDOW:
+      return access === 'guest' ? rulePauseLoop(context, vm, code, value) : { value };
     case VMCS.PROCBASED_CTLS: {
       const own = virtualMsr(tdcs, 'VMX_TRUE_PROCBASED_CTLS');
       const capability = debugHost ? native.get(MODULE_MSR.VMX_TRUE_PROCBASED_CTLS)! : own;

@@ -11,14 +11,13 @@ import { updateVcpuStateDetails } from '../vcpu-state-details.ts';
 
 /** @internal */
 export const vpRd: GuestLeaf = (vcpu) => {
-  const { module, td, tdvps, regs } = vcpu;
+  const { module, td, tdvps, lp, regs } = vcpu;
   const { q } = regs;
   const requested = q[RDX]!;
   q[RDX] = NO_FIELD;
   q[R8] = 0n;
   if (q[RCX] !== 0n) return withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.RCX);
-  vcpu.saveRegisters();
   const refreshDetails = (): void => void updateVcpuStateDetails(vcpu);
-  const space = vcpuMetadata({ module, td, tdvps, access: 'guest', refreshDetails });
+  const space = vcpuMetadata({ module, td, tdvps, lp, access: 'guest', refreshDetails });
   return answerRead(regs, space, requested, 'guest', true);
 };

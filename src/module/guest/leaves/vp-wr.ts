@@ -8,11 +8,11 @@ import { vcpuMetadata } from '../../td/vcpu-metadata.ts';
 import type { GuestLeaf } from '../guest-leaf.ts';
 
 /** @internal */
-export const vpWr: GuestLeaf = ({ module, td, tdvps, regs }) => {
+export const vpWr: GuestLeaf = ({ module, td, tdvps, lp, regs }) => {
   const { q } = regs;
   const value = q[R8]!;
   q[R8] = 0n;
   if (q[RCX] !== 0n) return withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.RCX);
-  const space = vcpuMetadata({ module, td, tdvps, access: 'guest' });
+  const space = vcpuMetadata({ module, td, tdvps, lp, access: 'guest' });
   return answerWrite(regs, space, q[RDX]!, 'guest', value, q[R9]!);
 };
