@@ -3,7 +3,9 @@
  * status table per leaf).
  */
 import { hex } from '../../abi/address.ts';
+import { OP_STATES } from '../../abi/op-states.ts';
 import type { DecodedStatus } from '../../abi/status.ts';
+import { VCPU_STATE } from '../../module/td/layout.ts';
 import { EXIT_REASONS } from './exit-reasons.ts';
 import { MSR_NAMES } from './msr-names.ts';
 import { operandInWords } from './operand-meanings.ts';
@@ -18,27 +20,9 @@ type Reader = (detail: number, status: DecodedStatus) => StatusDetail;
 
 const PAMT_LEVELS = ['4 KiB', '2 MiB', '1 GiB'];
 const LEVELS = ['4 KiB', '2 MiB', '1 GiB', '512 GiB', '256 TiB'];
-const OP_STATES = [
-  'UNINITIALIZED',
-  'INITIALIZED',
-  'RUNNABLE',
-  'LIVE_EXPORT',
-  'PAUSED_EXPORT',
-  'POST_EXPORT',
-  'MEMORY_IMPORT',
-  'STATE_IMPORT',
-  'POST_IMPORT',
-  'LIVE_IMPORT',
-  'FAILED_IMPORT',
-  'START_IMPORT',
-];
-const VCPU_STATES: Readonly<Record<number, string>> = {
-  0: 'UNINITIALIZED',
-  2: 'READY',
-  4: 'ACTIVE',
-  8: 'DISABLED',
-  16: 'IMPORT',
-};
+const VCPU_STATE_NAMES = new Map<number, string>(
+  Object.entries(VCPU_STATE).map(([name, value]) => [value, name]),
+);
 
 /** Info byte `i` of the detail, byte 0 lowest. */
 const byte = (detail: number, i: number): number => (detail >>> (8 * i)) & 0xff;
@@ -96,18 +80,21 @@ const msr: Reader = (detail) => {
 
 const cpuidLeaf: Reader = (detail) => ({ text: `CPUID leaf ${hex(detail)}`, data: { cpuidLeaf: detail } });
 
-const opState: Reader = (detail) => ({
-  text: `the TD is in state ${detail}${OP_STATES[detail] === undefined ? '' : ` ${OP_STATES[detail]}`}`,
-  data: { opState: detail, ...(OP_STATES[detail] === undefined ? {} : { opStateName: OP_STATES[detail] }) },
-});
+const opState: Reader = (detail) => {
+  const name = OP_STATES[detail];
+  return {
+    text: `the TD is in state ${detail}${name === undefined ? '' : ` ${name}`}`,
+    data: { opState: detail, ...(name === undefined ? {} : { opStateName: name }) },
+  };
+};
 
-const vcpuState: Reader = (detail) => ({
-  text: `the VCPU is in state ${detail}${VCPU_STATES[detail] === undefined ? '' : ` ${VCPU_STATES[detail]}`}`,
-  data: {
-    vcpuState: detail,
-    ...(VCPU_STATES[detail] === undefined ? {} : { vcpuStateName: VCPU_STATES[detail] }),
-  },
-});
+const vcpuState: Reader = (detail) => {
+  const name = VCPU_STATE_NAMES.get(detail);
+  return {
+    text: `the VCPU is in state ${detail}${name === undefined ? '' : ` ${name}`}`,
+    data: { vcpuState: detail, ...(name === undefined ? {} : { vcpuStateName: name }) },
+  };
+};
 
 const septLevel: Reader = (detail) => ({
   text: `level ${detail}${LEVELS[detail] === undefined ? '' : `: ${LEVELS[detail]}`}`,

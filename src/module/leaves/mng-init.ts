@@ -2,6 +2,7 @@
 
 import { PAGE_4K } from '../../abi/address.ts';
 import { TDH } from '../../abi/leaves.ts';
+import { OP_STATE } from '../../abi/op-states.ts';
 import { OPERAND } from '../../abi/operands.ts';
 import { PAGE_TYPE } from '../../abi/page-types.ts';
 import { R8, RCX, RDX } from '../../abi/registers.ts';
@@ -17,7 +18,6 @@ import { type Held, locking } from '../td/held.ts';
 import { MRTD_CONTEXT_VERSION, TDCS } from '../td/layout.ts';
 import { MEASUREMENT_BYTES, measurementsOf, TdMeasurement } from '../td/measurement.ts';
 import { openMsrs } from '../td/msr-bitmaps.ts';
-import { OP_STATE } from '../td/op-state.ts';
 import { enterOpState, lockPageAt, plainHpa } from '../td/operands.ts';
 import { configureCpuid } from '../td/td-cpuid.ts';
 import { configureTd, TdParams } from '../td/td-params.ts';

@@ -1,5 +1,7 @@
 /** TDH.MR.FINALIZE: closes a TD's measurement, after which it can run (module facts 6, 8). */
+
 import { TDH } from '../../abi/leaves.ts';
+import { OP_STATE } from '../../abi/op-states.ts';
 import { RCX } from '../../abi/registers.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import type { LogicalProcessor } from '../../machine/lp.ts';
@@ -12,7 +14,6 @@ import {
   measurementsOf,
   runningMeasurement,
 } from '../td/measurement.ts';
-import { OP_STATE } from '../td/op-state.ts';
 import { enterOpState, lockTdr } from '../td/operands.ts';
 import type { TdxModule } from '../tdx-module.ts';
 

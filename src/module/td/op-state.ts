@@ -1,28 +1,6 @@
-/** The operation states of a TD and the leaves each allows (facts: operation state tables, release 1.5.25). */
+/** The leaves that each operation state of a TD allows (facts: operation state tables, release 1.5.25). */
 import { TDG, TDH } from '../../abi/leaves.ts';
-
-const STATES = [
-  'UNINITIALIZED',
-  'INITIALIZED',
-  'RUNNABLE',
-  'LIVE_EXPORT',
-  'PAUSED_EXPORT',
-  'POST_EXPORT',
-  'MEMORY_IMPORT',
-  'STATE_IMPORT',
-  'POST_IMPORT',
-  'LIVE_IMPORT',
-  'FAILED_IMPORT',
-  'START_IMPORT',
-] as const;
-
-/** @public */
-export type OpStateName = (typeof STATES)[number];
-
-/** TDCS.OP_STATE by name. @public */
-export const OP_STATE = Object.fromEntries(STATES.map((name, value) => [name, value])) as Readonly<
-  Record<OpStateName, number>
->;
+import { OP_STATE, OP_STATES, type OpStateName } from '../../abi/op-states.ts';
 
 function setOf(...names: readonly OpStateName[]): number {
   return names.reduce((set, name) => set | (1 << OP_STATE[name]), 0);
@@ -37,7 +15,7 @@ const READABLE = WRITABLE | EXPORT_STOPPED;
 const MANAGEABLE = BUILT | EXPORT_STOPPED | IMPORT_OUT_OF_ORDER;
 const INITIALIZED = setOf('INITIALIZED');
 const VCPU_ADDABLE = setOf('INITIALIZED', 'STATE_IMPORT');
-const ANY = setOf(...STATES);
+const ANY = setOf(...OP_STATES);
 
 /** Sets of operation states, one bit each, by host leaf. A leaf that is not here has no such check. */
 const ALLOWED_BY_HOST_LEAF: ReadonlyMap<number, number> = new Map([

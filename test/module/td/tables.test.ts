@@ -2,14 +2,13 @@ import { existsSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { LEAVES } from '../../../src/abi/leaves.ts';
 import { MSR_POLICIES } from '../../../src/abi/msr-policy.ts';
+import { OP_STATE, type OpStateName } from '../../../src/abi/op-states.ts';
 import {
   isGuestLeafAllowed,
   isHostLeafAllowed,
   isImportInProgress,
   isInitialised,
   isTlbTrackingRequired,
-  OP_STATE,
-  type OpStateName,
 } from '../../../src/module/td/op-state.ts';
 import {
   isBlocked,
