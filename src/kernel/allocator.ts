@@ -185,6 +185,29 @@ export class PageAllocator implements ContigAllocator {
     return true;
   }
 
+  /** State for a saved machine. */
+  save() {
+    return {
+      requests: this.requests,
+      zones: [...this.#allZones()].map((zone) => zone.save()),
+      used: this.#used,
+      movable: this.#movable.save(),
+    };
+  }
+
+  /** Goes on from what `save` gave; what memory the allocator was made with does not count. */
+  restore(saved: ReturnType<PageAllocator['save']>): void {
+    this.requests = saved.requests;
+    this.#zonelists.clear();
+    this.#zones.clear();
+    for (const zone of saved.zones.map(Zone.restored)) {
+      this.#zones.set(zone.node, [...this.#nodeZones(zone.node), zone]);
+    }
+    this.#used.clear();
+    for (const [node, pages] of saved.used) this.#used.set(node, pages);
+    this.#movable.restore(saved.movable);
+  }
+
   #fails(purpose: string): boolean {
     const index = this.requests++;
     return this.fault?.(purpose, index) ?? false;

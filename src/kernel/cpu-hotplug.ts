@@ -71,6 +71,25 @@ export class TdxCpuState {
     if (this.#up.delete(cpu)) putVmx(cpu);
   }
 
+  /** State for a saved machine. */
+  save() {
+    const init = this.#globalInit;
+    return {
+      up: this.#up === null ? null : [...this.#up].map((cpu) => cpu.index),
+      globalInit: init instanceof KernelError ? { errno: init.errno, reason: init.reason } : init,
+    };
+  }
+
+  /** Goes on from what `save` gave. */
+  restore({ up, globalInit }: ReturnType<TdxCpuState['save']>, cpus: readonly Cpu[]): void {
+    this.#up = up === null ? null : new Set(up.map((index) => cpus[index]!));
+    if (globalInit === undefined || globalInit === 'done') this.#globalInit = globalInit;
+    else {
+      const { code, text, data } = globalInit.reason;
+      this.#globalInit = new KernelError(globalInit.errno, code, text, data);
+    }
+  }
+
   #enable(cpu: Cpu): void {
     if (cpu.lpInitialized) return;
     this.#globalInit ??= this.#initModule(cpu);

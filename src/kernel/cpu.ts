@@ -28,6 +28,21 @@ export class Cpu {
   get packageId(): number {
     return this.lp.package.id;
   }
+
+  /** State for a saved machine. */
+  save() {
+    const { online, vmxRefs, vmxonRegionPfn, lpInitialized, cacheStateIncoherent } = this;
+    return { online, vmxRefs, vmxonRegionPfn, lpInitialized, cacheStateIncoherent };
+  }
+
+  /** Goes on from what `save` gave. */
+  restore(saved: ReturnType<Cpu['save']>): void {
+    this.online = saved.online;
+    this.vmxRefs = saved.vmxRefs;
+    this.vmxonRegionPfn = saved.vmxonRegionPfn;
+    this.lpInitialized = saved.lpInitialized;
+    this.cacheStateIncoherent = saved.cacheStateIncoherent;
+  }
 }
 
 /** Online CPUs in the order of their numbers. @public */

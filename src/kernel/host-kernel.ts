@@ -19,7 +19,7 @@ import { DEFAULT_POLICY, type KernelPolicy } from './policy.ts';
 import { subtract } from './ranges.ts';
 import type { SchedulingPoint } from './scheduling.ts';
 import { type Stage, StageList } from './stages.ts';
-import type { TdxSysinfo } from './sysinfo.ts';
+import { deepFreeze, type TdxSysinfo } from './sysinfo.ts';
 import type { Tdmr } from './tdmr.ts';
 import { prepareVmx } from './vmx.ts';
 
@@ -27,6 +27,8 @@ import { prepareVmx } from './vmx.ts';
 export interface HostKernelOptions {
   readonly policy?: Partial<KernelPolicy>;
   readonly hints?: KernelConfigHints;
+  /** Instead of what `hints` imply. */
+  readonly config?: KernelConfig;
 }
 
 /** Whether the module is initialised. `error` is final for this boot. @public */
@@ -52,10 +54,11 @@ export class HostKernel {
   #running: Promise<EnabledTdx> | null = null;
   readonly #stages = new StageList();
   readonly #cpuState: TdxCpuState;
+  #booted = false;
 
   constructor(machine: Machine, options: HostKernelOptions = {}) {
     this.machine = machine;
-    this.config = kernelConfig(options.hints);
+    this.config = options.config ?? kernelConfig(options.hints);
     const optedIn = this.config.useTdx ?? DEFAULT_POLICY.optedIn;
     this.#policy = { ...DEFAULT_POLICY, optedIn, ...options.policy };
     this.log = new LogRing(machine.clock);
@@ -68,6 +71,14 @@ export class HostKernel {
       policy: this.#policy.hotplug,
     }));
     this.#cpuState = new TdxCpuState(this.log);
+  }
+
+  /** The kernel that `save` was called on, again, on another machine in the same state. */
+  static restored(machine: Machine, saved: ReturnType<HostKernel['save']>): HostKernel {
+    const { config, policy } = saved;
+    const kernel = new HostKernel(machine, { config, policy });
+    kernel.#restore(saved);
+    return kernel;
   }
 
   get policy(): KernelPolicy {
@@ -151,17 +162,10 @@ export class HostKernel {
   async boot(): Promise<void> {
     for (const cpu of this.cpus.slice(0, this.config.maxCpus)) cpu.online = true;
     for (const cpu of this.cpus) prepareVmx(cpu, this.allocator);
-    this.machine.onAcpiEvent((event) => {
-      // Memory waits for the end of an initialisation under way, which holds the memory hot-plug lock.
-      if (event.type === 'cpu-add') this.#cpuAdded(new Cpu(event.lp));
-      else if (this.#running === null) this.hotplug.handle(event);
-      else void this.#settled().then(() => this.hotplug.handle(event));
-    });
-    const notifier = (range: AddressRange): void =>
-      checkGoingOnline(range, this.memlist, this.#policy.hotplug);
+    this.#listen();
     try {
       const { lp } = this.cpus[0]!;
-      const register = (): void => this.memoryNotifiers.register(notifier);
+      const register = (): void => this.memoryNotifiers.register(this.#notifier);
       this.#detection = await this.#stages.run('detect', () =>
         detectTdx(lp, this.config, register, this.log),
       );
@@ -237,6 +241,65 @@ export class HostKernel {
     const off = this.#enabled === null ? this.#whyOff() : null;
     return memoryBlocks(memblock, offline, blockSize, this.tdxMemory, off);
   }
+
+  /** An initialisation is under way: a time at which the kernel cannot be saved. */
+  get isEnabling(): boolean {
+    return this.#running !== null;
+  }
+
+  /** State for a saved machine. */
+  save() {
+    return {
+      config: this.config,
+      log: this.log.save(),
+      cpus: this.cpus.map((cpu) => cpu.save()),
+      allocator: this.allocator.save(),
+      hotplug: this.hotplug.save(),
+      policy: this.#policy,
+      detection: this.#detection,
+      sysinfo: this.#sysinfo,
+      enabled: this.#enabled,
+      keyIds: this.#keyIds.save(),
+      state: this.#state,
+      stages: this.#stages.save(),
+      cpuState: this.#cpuState.save(),
+      booted: this.#booted,
+    };
+  }
+
+  #restore(saved: ReturnType<HostKernel['save']>): void {
+    this.log.restore(saved.log);
+    // A processor plugged in before the kernel booted is none of its CPUs.
+    this.cpus.length = saved.cpus.length;
+    saved.cpus.forEach((cpu, index) => {
+      this.cpus[index]!.restore(cpu);
+    });
+    this.allocator.restore(saved.allocator);
+    this.hotplug.restore(saved.hotplug);
+    this.#detection = saved.detection;
+    this.#sysinfo = deepFreeze(saved.sysinfo);
+    this.#enabled = saved.enabled;
+    this.#keyIds = KeyIdPool.restored(saved.keyIds);
+    this.#state = saved.state;
+    this.#stages.restore(saved.stages);
+    this.#cpuState.restore(saved.cpuState, this.cpus);
+    if (saved.booted) this.#listen();
+    if (saved.hotplug.notifiers > 0) this.memoryNotifiers.register(this.#notifier);
+  }
+
+  /** Hears of hot-plug from the firmware. */
+  #listen(): void {
+    this.#booted = true;
+    this.machine.onAcpiEvent((event) => {
+      // Memory waits for the end of an initialisation under way, which holds the memory hot-plug lock.
+      if (event.type === 'cpu-add') this.#cpuAdded(new Cpu(event.lp));
+      else if (this.#running === null) this.hotplug.handle(event);
+      else void this.#settled().then(() => this.hotplug.handle(event));
+    });
+  }
+
+  readonly #notifier = (range: AddressRange): void =>
+    checkGoingOnline(range, this.memlist, this.#policy.hotplug);
 
   async #enableOnce(): Promise<EnabledTdx> {
     if (this.#enabled !== null) return this.#enabled;

@@ -159,6 +159,23 @@ export class MemoryHotplug {
     this.#offline = mergeMemblock([...this.#offline, { ...region, start: range.start, end: range.end }]);
   }
 
+  /** State for a saved machine. */
+  save() {
+    return {
+      memblock: this.#memblock,
+      offline: this.#offline,
+      changedSinceBoot: this.changedSinceBoot,
+      notifiers: this.notifiers.count,
+    };
+  }
+
+  /** Goes on from what `save` gave; the listeners of `notifiers` register themselves again. */
+  restore(saved: ReturnType<MemoryHotplug['save']>): void {
+    this.#memblock = saved.memblock;
+    this.#offline = saved.offline;
+    this.changedSinceBoot = saved.changedSinceBoot;
+  }
+
   #align(range: AddressRange): void {
     if (range.start % this.blockSize === 0 && range.end % this.blockSize === 0 && range.start < range.end)
       return;

@@ -47,4 +47,24 @@ export class KeyIdPool {
     this.#current--;
     this.#hint = Math.min(this.#hint, index);
   }
+
+  /** State for a saved machine. */
+  save() {
+    return {
+      start: this.start,
+      capacity: this.capacity,
+      used: this.#used,
+      current: this.#current,
+      hint: this.#hint,
+    };
+  }
+
+  /** The pool that `save` was called on, again. */
+  static restored(saved: ReturnType<KeyIdPool['save']>): KeyIdPool {
+    const pool = new KeyIdPool(saved.start, saved.capacity);
+    pool.#used.set(saved.used);
+    pool.#current = saved.current;
+    pool.#hint = saved.hint;
+    return pool;
+  }
 }

@@ -71,6 +71,17 @@ export class LogRing {
     for (const listener of this.#listeners) listener(entry);
   }
 
+  /** State for a saved machine; listeners belong to whoever looks on. */
+  save() {
+    return { entries: this.#entries, dropped: this.dropped };
+  }
+
+  /** Goes on from what `save` gave. */
+  restore(saved: ReturnType<LogRing['save']>): void {
+    this.#entries = saved.entries;
+    this.dropped = saved.dropped;
+  }
+
   /** Calls `listener` for every line from now on; returns the function that ends it. */
   subscribe(listener: (entry: LogEntry) => void): () => void {
     this.#listeners.add(listener);

@@ -13,6 +13,11 @@ export class MemoryNotifiers {
   fault: ErrnoName | null = null;
   readonly #chain: GoingOnline[] = [];
 
+  /** Listeners registered. */
+  get count(): number {
+    return this.#chain.length;
+  }
+
   /** Throws the errno of `fault`. */
   register(listener: GoingOnline): void {
     if (this.fault !== null) {

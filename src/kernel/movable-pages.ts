@@ -26,6 +26,16 @@ export class MovablePages {
     if (inBlock?.size === 0) this.#blocks.delete(block);
   }
 
+  /** State for a saved machine. */
+  save() {
+    return this.#blocks;
+  }
+
+  /** Goes on from what `save` gave. */
+  restore(saved: ReturnType<MovablePages['save']>): void {
+    for (const [block, inBlock] of saved) this.#blocks.set(block, inBlock);
+  }
+
   /** Allocations wholly inside `[pfn, pfn + pages)`, ascending. */
   within(pfn: number, pages: number): readonly MovableAllocation[] {
     if (this.#blocks.size === 0) return [];

@@ -127,6 +127,30 @@ export class SplitBlocks {
     return undefined;
   }
 
+  /** State for a saved machine. */
+  save() {
+    return {
+      free: this.#free,
+      orders: this.#orders,
+      freePages: this.#freePages,
+      slots: this.#slots,
+      blockOf: this.#blockOf,
+      recycled: this.#recycled,
+      index: this.#index,
+    };
+  }
+
+  /** Goes on from what `save` gave. */
+  restore(saved: ReturnType<SplitBlocks['save']>): void {
+    this.#free = saved.free;
+    this.#orders = saved.orders;
+    this.#freePages = saved.freePages;
+    for (const [block, slot] of saved.slots) this.#slots.set(block, slot);
+    this.#blockOf.push(...saved.blockOf);
+    this.#recycled.push(...saved.recycled);
+    for (const [order, index] of saved.index.entries()) Object.assign(this.#index[order]!, index);
+  }
+
   #chunkIn(slot: number, order: number): number {
     const size = 1 << order;
     for (let page = 0; page < BLOCK_PAGES; page += size) {

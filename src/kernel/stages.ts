@@ -74,6 +74,16 @@ export class StageList {
     }
   }
 
+  /** State for a saved machine. */
+  save() {
+    return this.#stages;
+  }
+
+  /** Goes on from what `save` gave. */
+  restore(saved: ReturnType<StageList['save']>): void {
+    this.#stages = saved;
+  }
+
   /** Marks every stage that did not run as skipped. */
   #skipPending(): void {
     this.#stages = this.#stages.map((stage) =>

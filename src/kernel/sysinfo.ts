@@ -180,7 +180,8 @@ function get(draft: Draft, path: string): unknown {
   return draft[section]![member];
 }
 
-function deepFreeze<T>(value: T): T {
+/** Freezes `value` and all it holds. @internal */
+export function deepFreeze<T>(value: T): T {
   if (typeof value !== 'object' || value === null) return value;
   for (const member of Object.values(value)) deepFreeze(member);
   return Object.freeze(value);

@@ -173,6 +173,34 @@ export class Zone {
     }
   }
 
+  /** State for a saved machine. */
+  save() {
+    return {
+      node: this.node,
+      name: this.name,
+      present: this.present,
+      split: this.split.save(),
+      freePages: this.freePages,
+      firstBlock: this.#firstBlock,
+      blocks: this.#blocks,
+      whole: this.#whole,
+      wholeHint: this.#wholeHint,
+    };
+  }
+
+  /** The zone that `save` was called on, again. */
+  static restored(saved: ReturnType<Zone['save']>): Zone {
+    const zone = new Zone(saved.node, saved.name);
+    zone.present.push(...saved.present);
+    zone.split.restore(saved.split);
+    zone.freePages = saved.freePages;
+    zone.#firstBlock = saved.firstBlock;
+    zone.#blocks = saved.blocks;
+    zone.#whole = saved.whole;
+    zone.#wholeHint = saved.wholeHint;
+    return zone;
+  }
+
   #firstWhole(): number | undefined {
     let word = Math.floor(this.#wholeHint / 32);
     while (word < this.#whole.length && this.#whole[word] === 0) word++;
