@@ -12,7 +12,16 @@ import type { Options } from './verb.ts';
 
 /** Reads the sources named on the command line into one survey. @internal */
 export async function readHost(sources: readonly string[]): Promise<Survey> {
-  return readHostFiles([...sources]);
+  const survey = await readHostFiles([...sources]);
+  const { module } = survey.machine;
+  if (module !== null) checkRelease(module, `${sources.join(' + ')}: module`);
+  return survey;
+}
+
+function checkRelease(release: string, where: string): void {
+  if (findRelease(release) !== undefined) return;
+  const known = RELEASES.map(({ version }) => version).join(', ');
+  throw new InputError(`${where}: there is no release '${release}'; known are ${known}`);
 }
 
 /** The choices on the command line. Throws InputError for a value that is none. @internal */
@@ -22,10 +31,7 @@ export function hostOptions(options: Options): PlanOptions {
     throw new InputError(`--holes takes memblock or cmr, not '${String(holes)}'`);
   }
   const module = options.module as string | undefined;
-  if (module !== undefined && findRelease(module) === undefined) {
-    const known = RELEASES.map((release) => release.version).join(', ');
-    throw new InputError(`--module: there is no release '${module}'; known are ${known}`);
-  }
+  if (module !== undefined) checkRelease(module, '--module');
   return { holes, module, dynamicPamt: options.dynamicPamt === true };
 }
 
@@ -41,7 +47,7 @@ export function kernelPolicy(options: Options, choices: PlanOptions): Partial<Ke
 }
 
 function parseSetting(setting: string): Partial<KernelPolicy> {
-  const [name = '', value = ''] = setting.split('=', 2);
+  const { name = '', value = '' } = /^(?<name>[^=]*)(?:=(?<value>.*))?$/s.exec(setting)?.groups ?? {};
   const knob = knobNamed(name);
   if (knob === undefined)
     throw new InputError(

@@ -56,6 +56,11 @@ const Srat = v.strictObject({
 
 const Processor = v.strictObject({ apicId: U32, package: U32, node: U32, present: v.boolean() });
 
+const Version = v.pipe(
+  v.string(),
+  v.regex(/^\d{1,5}\.\d{1,5}(?:\.\d{1,5})?$/, 'must be a version such as "1.5.00"'),
+);
+
 const Machine = v.strictObject({
   name: v.string(),
   cpuModel: v.picklist(['sapphire-rapids', 'emerald-rapids', 'granite-rapids', 'sierra-forest']),
@@ -71,7 +76,7 @@ const Machine = v.strictObject({
   keyIds: v.nullable(v.strictObject({ mktme: U32, tdx: U32 })),
   seamrr: v.nullable(v.strictObject(RANGE)),
   module: v.nullable(v.pipe(v.string(), v.nonEmpty())),
-  seamLoader: v.nullable(v.strictObject({ version: v.string(), remainingUpdates: U32 })),
+  seamLoader: v.nullable(v.strictObject({ version: Version, remainingUpdates: U32 })),
 });
 
 /** Throws InputError naming the place in the JSON text or the field. @internal */

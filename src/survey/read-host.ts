@@ -24,6 +24,9 @@ export async function readHost(sources: readonly Source[]): Promise<Survey> {
  * @public
  */
 export async function readHostFiles(paths: readonly string[]): Promise<Survey> {
+  if (paths.filter((path) => path === '-').length > 1) {
+    throw new InputError('standard input (-) can be read only once');
+  }
   const evidence: Evidence[] = [];
   for (const path of paths) evidence.push(await readPath(path));
   return mergeEvidence(evidence);

@@ -25,7 +25,9 @@ export const arbitraryDescription: fc.Arbitrary<MachineDescription> = fc
     keyIds: fc.option(fc.record({ mktme: fc.nat({ max: 100 }), tdx: fc.nat({ max: 100 }) })),
     module: fc.option(fc.constantFrom('1.0', '1.5.25')),
     seamrr: fc.boolean(),
-    seamLoader: fc.option(fc.record({ version: fc.string(), remainingUpdates: fc.nat() })),
+    seamLoader: fc.option(
+      fc.record({ version: fc.constantFrom('1.5.00', '2.0.11'), remainingUpdates: fc.nat() }),
+    ),
   } as const)
   .map((parts): MachineDescription => {
     const slots = parts.slots.map((slot, i) => {

@@ -32,6 +32,7 @@ describe('a machine description as JSON', () => {
     ['"mktme":63', '"mktme":"63"', 'keyIds.mktme: must be number, not "63"'],
     ['"module": "1.5.05"', '"modul": "1.5.05"', 'module: is missing'],
     ['"physicalAddressBits": 52', '"physicalAddressBits": 99', 'physicalAddressBits: is above 52'],
+    ['"version":"1.5.00"', '"version":"new"', 'seamLoader.version: must be a version such as "1.5.00"'],
     ['"name":', '"nome": 1, "name":', 'nome: is no field of a machine description'],
     ['"name"', 'name', 'not JSON'],
   ])('with %s written as %s is refused, naming the field', async (before, after, message) => {

@@ -72,12 +72,16 @@ const LIMITS_BEFORE_SYSINFO: TdmrLimits = {
   pamt1gEntrySize: 16,
 };
 
-/** Everything up to and including TDH.SYS.CONFIG; the stages after it depend on no property of the machine. @internal */
+/**
+ * Everything up to and including TDH.SYS.CONFIG; the stages after it depend on no property of the machine. Throws
+ * for a release nobody knows.
+ * @internal
+ */
 export function predict(survey: Survey, options: PlanOptions): Prediction {
   const description = { ...survey.machine, module: options.module ?? survey.machine.module };
   const machine = new Machine(description);
   const config = kernelConfig(survey.kernel);
-  const release = description.module === null ? null : (findRelease(description.module) ?? null);
+  const release = releaseNamed(description.module);
   const warnings: string[] = [];
   const warn = (text: string): void => void warnings.push(text);
   let failure: PredictedFailure | null = null;
@@ -133,6 +137,13 @@ export function predict(survey: Survey, options: PlanOptions): Prediction {
     if (made !== null) stage('config', () => predictConfig(machine, config, made, dynamicPamt));
   }
   return { machine, release, limits, detection, memblock, memlist, tdmrs, dynamicPamt, warnings, failure };
+}
+
+function releaseNamed(version: string | null): ModuleRelease | null {
+  if (version === null) return null;
+  const release = findRelease(version);
+  if (release === undefined) throw new Error(`there is no module release '${version}'`);
+  return release;
 }
 
 /** VMX operation, then on the first CPU the checks of TDH.SYS.INIT, and on every one where TDH.SYS.LP.INIT finds it. */
