@@ -5,6 +5,11 @@ import { processIo } from './io.ts';
 import { EXIT, type Verb } from './verb.ts';
 import { VERBS } from './verbs.ts';
 
+/** Values of an option that may be given several times; each takes one, so that operands may follow it. */
+function gather(value: string, before: readonly string[]): readonly string[] {
+  return [...before, value];
+}
+
 async function main(argv: readonly string[]): Promise<number> {
   const io = processIo();
   let exitCode: number = EXIT.done;
@@ -25,7 +30,10 @@ async function main(argv: readonly string[]): Promise<number> {
         const { run } = await verb.load();
         exitCode = await run(operands, command.opts(), io);
       });
-    for (const [flags, text] of verb.options) command.option(flags, text);
+    for (const [flags, text, times] of verb.options) {
+      if (times === 'repeatable') command.option(flags, text, gather, []);
+      else command.option(flags, text);
+    }
   };
   for (const verb of VERBS) add(verb);
   try {

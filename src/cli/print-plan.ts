@@ -3,6 +3,7 @@
 import { type AddressRange, formatRange } from '../abi/address.ts';
 import { formatBytes } from '../abi/format-bytes.ts';
 import type { Plan, PlannedTdmr } from '../lab/plan/plan.ts';
+import type { Note } from '../survey/survey.ts';
 import { formatCount } from './format.ts';
 import { type Io, style } from './io.ts';
 import { NO_BREAK, printTable, printWrapped } from './table.ts';
@@ -16,7 +17,8 @@ export function printPlan(io: Io, plan: Plan): void {
   printVerdict(io, plan);
   printTdmrs(io, plan.tdmrs);
   printNodes(io, plan);
-  printNotes(io, plan);
+  printComparisons(io, plan);
+  printNotes(io, plan.notes);
 }
 
 function heading(io: Io, text: string): void {
@@ -179,18 +181,21 @@ export function printNodes(io: Io, plan: Plan): void {
   );
 }
 
-function printNotes(io: Io, plan: Plan): void {
-  if (plan.comparisons.length > 0) {
-    heading(io, "Against the host's own kernel");
-    printTable(
-      io,
-      [{ heading: 'fact' }, { heading: 'plan' }, { heading: 'kernel' }, { heading: '' }],
-      plan.comparisons.map((c) => [c.what, c.planned, c.observed, c.agrees ? 'agree' : 'DIFFER']),
-    );
-  }
-  if (plan.notes.length === 0) return;
+function printComparisons(io: Io, { comparisons }: Plan): void {
+  if (comparisons.length === 0) return;
+  heading(io, "Against the host's own kernel");
+  printTable(
+    io,
+    [{ heading: 'fact' }, { heading: 'plan' }, { heading: 'kernel' }, { heading: '' }],
+    comparisons.map((c) => [c.what, c.planned, c.observed, c.agrees ? 'agree' : 'DIFFER']),
+  );
+}
+
+/** What reading the host assumed, ignored or could not make out. @internal */
+export function printNotes(io: Io, notes: readonly Note[]): void {
+  if (notes.length === 0) return;
   heading(io, 'Notes');
-  for (const note of plan.notes) {
+  for (const note of notes) {
     printWrapped(io, `${note.source}${note.line === undefined ? '' : `:${note.line}`}: ${note.text}`, '- ');
   }
 }

@@ -17,7 +17,7 @@ export function logLine(io: Io, entry: LogEntry): string {
 }
 
 /** How a bring-up ended: stages, what was made, what it cost. @internal */
-export function printState(io: Io, { machine, kernel }: Host): void {
+export function printState(io: Io, { machine, kernel }: Pick<Host, 'machine' | 'kernel'>): void {
   const failed = kernel.stages.find((stage) => stage.state === 'failed');
   io.out();
   printTable(
@@ -38,7 +38,7 @@ export function printState(io: Io, { machine, kernel }: Host): void {
   if (kernel.state !== 'initialized') {
     printWrapped(
       io,
-      `TDX is not initialised yet: the policy is to enable it at '${kernel.policy.enable}'. ${calls}.`,
+      `TDX is not initialised: the policy is opt-in, and use_tdx=on was not given (--policy opted-in=true). ${calls}.`,
     );
     return;
   }

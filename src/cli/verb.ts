@@ -16,7 +16,7 @@ export interface Verb {
   /** Operands as commander writes them: `<host...>`, `[path]`. */
   readonly operands: string;
   readonly summary: string;
-  readonly options: readonly (readonly [flags: string, text: string])[];
+  readonly options: readonly (readonly [flags: string, text: string, times?: 'repeatable'])[];
   /** Left out of the overview. */
   readonly hidden?: boolean;
   readonly load: () => Promise<{ readonly run: Run }>;

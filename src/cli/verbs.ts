@@ -10,7 +10,11 @@ const HOST_OPTIONS: Verb['options'] = [
 
 const BRING_UP_OPTIONS: Verb['options'] = [
   ...HOST_OPTIONS,
-  ['--policy <knob=value...>', "choose the kernel's policy, knob by knob"],
+  [
+    '--policy <knob=value>',
+    "choose the kernel's policy, knob by knob; may be given several times",
+    'repeatable',
+  ],
 ];
 
 /** @internal */

@@ -7,6 +7,7 @@
 import { hostLeafName, LEAVES } from '../abi/leaves.ts';
 import { RAX } from '../abi/registers.ts';
 import { STATUS, type StatusName } from '../abi/status-codes.ts';
+import type { PageAllocator } from '../kernel/allocator.ts';
 import type { Machine } from '../machine/machine.ts';
 import { InputError } from '../survey/input-error.ts';
 
@@ -67,16 +68,49 @@ export function describeFailurePoint(point: FailurePoint): string {
   return point.leaf === null ? `SEAMCALL ${point.nth}` : `call ${point.nth} of ${hostLeafName(point.leaf)}`;
 }
 
-/** Arms a SEAMCALL failure on a machine: the call is not executed and answers with the status. @public */
-export function armSeamcallFailure(
-  machine: Machine,
-  point: FailurePoint & { readonly kind: 'seamcall' },
-): void {
-  let seen = 0;
-  machine.seam.fault = (lp, callIndex) => {
-    if (point.leaf === null) return callIndex + 1 === point.nth ? point.status : undefined;
-    if ((lp.regs.d[2 * RAX]! & 0xffff) !== point.leaf) return undefined;
-    seen++;
-    return seen === point.nth ? point.status : undefined;
-  };
+/** How far a failure on purpose got. @public */
+export class FailureWatch {
+  /** SEAMCALLs or allocations so far of the kind that the point counts. */
+  counted = 0;
+  reached = false;
+  /** What allocations were for. */
+  readonly purposes = new Set<string>();
+
+  /** Counts one more; true when it is the one to fail. */
+  count(nth: number): boolean {
+    this.counted++;
+    if (this.counted !== nth) return false;
+    this.reached = true;
+    return true;
+  }
+}
+
+/**
+ * Arms a failure: the SEAMCALL is not executed and answers with the status, the allocation finds no memory. Calls
+ * count from now on, allocations by the purpose they are made for.
+ * @public
+ */
+export function armFailure(machine: Machine, allocator: PageAllocator, point: FailurePoint): FailureWatch {
+  const watch = new FailureWatch();
+  if (point.kind === 'allocation') {
+    allocator.fault = (purpose) => {
+      watch.purposes.add(purpose);
+      return (point.purpose === null || point.purpose === purpose) && watch.count(point.nth);
+    };
+  } else {
+    machine.seam.fault = (lp) => {
+      const counts = point.leaf === null || (lp.regs.d[2 * RAX]! & 0xffff) === point.leaf;
+      return counts && watch.count(point.nth) ? point.status : undefined;
+    };
+  }
+  return watch;
+}
+
+/** One sentence on a failure that did not come about. @public */
+export function describeMiss(point: FailurePoint, { counted, purposes }: FailureWatch): string {
+  if (point.kind === 'allocation' && point.purpose !== null) {
+    return `nothing was allocated for '${point.purpose}', only for ${[...purposes].join(', ')}`;
+  }
+  const counts = counted === 0 ? 'there was none' : `there were only ${counted}`;
+  return `${describeFailurePoint(point)} was never reached: ${counts}`;
 }

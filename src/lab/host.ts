@@ -7,7 +7,7 @@ import { Machine } from '../machine/machine.ts';
 import { loadModule } from '../module/load-module.ts';
 import { findRelease } from '../module/releases.ts';
 import { SeamLoader } from '../module/seamldr.ts';
-import { armSeamcallFailure, type FailurePoint } from './fail-at.ts';
+import { armFailure, type FailurePoint, type FailureWatch } from './fail-at.ts';
 
 /** @public */
 export interface HostOptions {
@@ -25,6 +25,8 @@ export interface HostOptions {
 export interface Host {
   readonly machine: Machine;
   readonly kernel: HostKernel;
+  /** The failure on purpose, where one was asked for. */
+  readonly failure: FailureWatch | null;
 }
 
 /** Puts a host together, powered on and not booted. Throws for a release nobody knows. @public */
@@ -44,19 +46,7 @@ export function createHost(description: MachineDescription, options: HostOptions
     machine.seam.loader = new SeamLoader(machine, seamLoader.version, seamLoader.remainingUpdates);
   }
   const kernel = new HostKernel(machine, { policy: options.policy ?? {}, hints: options.hints ?? {} });
-  if (options.failAt !== undefined) arm(machine, kernel, options.failAt);
-  return { machine, kernel };
-}
-
-function arm(machine: Machine, kernel: HostKernel, point: FailurePoint): void {
-  if (point.kind === 'seamcall') {
-    armSeamcallFailure(machine, point);
-    return;
-  }
-  let matching = 0;
-  kernel.allocator.fault = (purpose) => {
-    if (point.purpose !== null && point.purpose !== purpose) return false;
-    matching++;
-    return matching === point.nth;
-  };
+  const { failAt } = options;
+  const failure = failAt === undefined ? null : armFailure(machine, kernel.allocator, failAt);
+  return { machine, kernel, failure };
 }

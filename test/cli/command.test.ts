@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
+import { SPR_256G_2NODE } from '../../src/survey/embedded/spr-256g-2node.ts';
 
 const BIN = fileURLToPath(new URL('../../bin/tdxlab.mjs', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'tdxlab-'));
@@ -68,6 +69,12 @@ describe('the command', () => {
       ['up', 'spr-256g-2node', '--policy', 'enable=never'],
       /takes boot, first-user/,
     ],
+    [
+      'a knob value with more behind it',
+      ['up', 'spr-256g-2node', '--policy', 'holes=cmr=x'],
+      /holes takes memblock, cmr, not 'cmr=x'/,
+    ],
+    ['standard input twice', ['plan', '-', '-'], /standard input \(-\) can be read only once/],
     ['a failure point that is none', ['up', 'spr-256g-2node', '--fail-at', 'lunch'], /is no failure point/],
     [
       'a trace that cannot be written',
@@ -82,6 +89,40 @@ describe('the command', () => {
     expect(stderr).toMatch(sentence);
     expect(stderr).not.toMatch(/\n\s+at /);
     if (args.length > 0) expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+  });
+
+  it('takes knobs one by one, operands after them', () => {
+    const { status, stdout } = tdxlab(
+      ...['up', '--policy', 'holes=cmr', '--policy', 'on-error=shutdown', 'emr-256g-4node', '--json'],
+    );
+    expect(status).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ state: 'initialized', notes: [] });
+  });
+
+  it('acts as the first user, and says what keeps opt-in off', () => {
+    expect(tdxlab('up', 'spr-256g-2node', '--policy', 'enable=first-user').stdout).toContain('TDX is up');
+    const { status, stdout } = tdxlab('up', 'spr-256g-2node', '--policy', 'enable=opt-in');
+    expect(status).toBe(1);
+    expect(stdout).toContain('use_tdx=on was not given');
+  });
+
+  it.each([
+    ['TDH.SYS.KEY.CONFIG#3', /call 3 of TDH\.SYS\.KEY\.CONFIG was never reached: there were only 2/],
+    ['alloc:pamts', /nothing was allocated for 'pamts', only for vmxon-region, tdmr-list, pamt,/],
+    ['seamcall:99999999', /SEAMCALL 99999999 was never reached/],
+  ])('says that the failure %s did not come about', (point, sentence) => {
+    const { status, stderr } = tdxlab('up', 'spr-256g-2node', '--fail-at', point);
+    expect(status).toBe(2);
+    expect(stderr).toMatch(sentence);
+  });
+
+  it.each(['plan', 'up', 'sysfs'])('%s refuses a description with a release nobody knows', (verb) => {
+    const machine = { ...SPR_256G_2NODE.machine, module: '9.9' };
+    const path = file('release.machine.json', JSON.stringify(machine));
+    const { status, stderr } = tdxlab(verb, path);
+    expect(status).toBe(2);
+    expect(stderr).toMatch(/module: there is no release '9\.9'; known are 1\.0/);
+    expect(stderr.trimEnd().split('\n')).toHaveLength(1);
   });
 
   it.each([

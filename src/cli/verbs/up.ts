@@ -1,10 +1,13 @@
 /** `tdxlab up HOST`: brings the simulated host up through every SEAMCALL. */
-import { describeFailurePoint, parseFailurePoint } from '../../lab/fail-at.ts';
+import { KernelError } from '../../abi/errno.ts';
+import type { HostKernel } from '../../kernel/host-kernel.ts';
+import { describeFailurePoint, describeMiss, parseFailurePoint } from '../../lab/fail-at.ts';
 import { createHost, type Host } from '../../lab/host.ts';
 import { SeamcallTracer } from '../../lab/trace.ts';
 import { toJson } from '../format.ts';
 import { hostOptions, kernelPolicy, readHost } from '../host-operands.ts';
 import { LineFile } from '../line-file.ts';
+import { printNotes } from '../print-plan.ts';
 import { logLine, printState } from '../print-state.ts';
 import { EXIT, type Run } from '../verb.ts';
 
@@ -21,17 +24,37 @@ export const run: Run = async (sources, options, io) => {
   if (!json) host.kernel.log.subscribe((entry) => io.out(logLine(io, entry)));
   try {
     await host.kernel.boot();
+    await actAsFirstUser(host.kernel);
     trace?.finish();
   } catch (error) {
     trace?.discard();
     throw error;
   }
-  if (json) io.out(toJson(stateOf(host)));
-  else printState(io, host);
+  if (json) io.out(toJson({ ...stateOf(host), notes: survey.notes }));
+  else {
+    printState(io, host);
+    printNotes(io, survey.notes);
+  }
+  const { failure } = host;
+  if (failAt !== undefined && failure?.reached === false) {
+    io.err(`tdxlab: --fail-at: ${describeMiss(failAt, failure)}`);
+    return EXIT.usage;
+  }
   return host.kernel.state === 'initialized' ? EXIT.done : EXIT.no;
 };
 
-function stateOf({ machine, kernel }: Host): unknown {
+/** Under `first-user` nothing happens until somebody wants TDX; here that is the one who asked for the bring-up. */
+async function actAsFirstUser(kernel: HostKernel): Promise<void> {
+  if (kernel.policy.enable !== 'first-user') return;
+  try {
+    await kernel.getTdx();
+  } catch (error) {
+    // A refusal is in the stages and in the log.
+    if (!(error instanceof KernelError)) throw error;
+  }
+}
+
+function stateOf({ machine, kernel }: Host): object {
   return {
     state: kernel.state,
     stages: kernel.stages,
