@@ -1,0 +1,52 @@
+/**
+ * A host saved to bytes and loaded again, after which it goes on identically: memory, processors, module, kernel,
+ * clock and entropy. Not saved is what looks on or interferes: listeners, observers, schedulers, fault points, and
+ * whatever executes guests.
+ */
+import { hex } from '../../abi/address.ts';
+import { HostKernel } from '../../kernel/host-kernel.ts';
+import { Machine } from '../../machine/machine.ts';
+import { restoreSeamImages, saveSeamImages } from '../../module/saved-images.ts';
+import { TdxModule } from '../../module/tdx-module.ts';
+import { InputError } from '../../survey/input-error.ts';
+import type { Host } from '../host.ts';
+import { decodeContainer, encodeContainer } from './container.ts';
+
+/** Everything of a host, as plain data whose arrays are the live ones. */
+function stateOf({ machine, kernel }: Pick<Host, 'machine' | 'kernel'>) {
+  return { machine: machine.save(), images: saveSeamImages(machine), kernel: kernel.save() };
+}
+
+/**
+ * The host as bytes for a file. Throws InputError while a vCPU is entered or TDX initialisation is under way: what
+ * they are in the middle of cannot be written down.
+ * @public
+ */
+export function saveHost(host: Pick<Host, 'machine' | 'kernel'>): Uint8Array {
+  const { module } = host.machine.seam;
+  const entered = module instanceof TdxModule ? module.running.find((vcpu) => vcpu !== undefined) : undefined;
+  if (entered !== undefined) {
+    throw new InputError(
+      `the host cannot be saved while vCPU ${hex(entered.address)} is entered on LP ${entered.lp.index}; save it after the TD exit`,
+    );
+  }
+  if (host.kernel.isEnabling) {
+    throw new InputError(
+      'the host cannot be saved while TDX initialisation is under way; save it afterwards',
+    );
+  }
+  return encodeContainer(stateOf(host));
+}
+
+/**
+ * The host that `saveHost` made `bytes` of. Throws InputError, calling them `name`, where they are no saved host, cut,
+ * damaged, or saved by an older or newer version.
+ * @public
+ */
+export function loadHost(bytes: Uint8Array, name = 'the saved host'): Host {
+  const saved = decodeContainer(bytes, name) as ReturnType<typeof stateOf>;
+  const machine = new Machine(saved.machine.description);
+  machine.restore(saved.machine);
+  restoreSeamImages(machine, saved.images);
+  return { machine, kernel: HostKernel.restored(machine, saved.kernel), failure: null };
+}
