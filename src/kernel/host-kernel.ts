@@ -1,6 +1,7 @@
 /** The host kernel as far as TDX goes: what faces, KVM and the lab see of it. */
 import { type AddressRange, PAGE_4K } from '../abi/address.ts';
 import { KernelError, type Reason } from '../abi/errno.ts';
+import { subtract } from '../abi/ranges.ts';
 import type { Machine } from '../machine/machine.ts';
 import { PageAllocator } from './allocator.ts';
 import { Cpu, onlineCpus } from './cpu.ts';
@@ -16,7 +17,6 @@ import type { TdxMemoryBlock } from './memlist.ts';
 import { type MemoryBlock, memoryBlocks } from './memory-blocks.ts';
 import { checkGoingOnline, type MemoryNotifiers } from './memory-notifier.ts';
 import { DEFAULT_POLICY, type KernelPolicy } from './policy.ts';
-import { subtract } from './ranges.ts';
 import type { SchedulingPoint } from './scheduling.ts';
 import { type Stage, StageList } from './stages.ts';
 import { deepFreeze, type TdxSysinfo } from './sysinfo.ts';

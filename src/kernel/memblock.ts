@@ -1,7 +1,7 @@
 /** The kernel's list of physical memory, from the firmware's memory map and the SRAT. */
 import { type AddressRange, alignDown, alignUp, MIB, overlaps, PAGE_4K } from '../abi/address.ts';
+import { subtract } from '../abi/ranges.ts';
 import type { E820Entry, SratEntry } from '../machine/description.ts';
-import { normalize, subtract } from './ranges.ts';
 
 /** A run of memory of one node and kind, in whole pages. @public */
 export interface MemblockRegion extends AddressRange {
@@ -24,13 +24,13 @@ export function memblockFromFirmware(
   srat: readonly SratEntry[],
 ): readonly MemblockRegion[] {
   const ram = subtract(
-    normalize(e820.filter((entry) => entry.type === 'usable')),
-    normalize(e820.filter((entry) => entry.type !== 'usable')),
+    e820.filter((entry) => entry.type === 'usable'),
+    e820.filter((entry) => entry.type !== 'usable'),
   );
   const nodes = coversEnough(ram, srat) ? [...srat].sort((a, b) => a.start - b.start) : [];
   const pmem = subtract(
-    normalize(e820.filter((entry) => entry.type === 'legacy-pmem')),
-    normalize(e820.filter((entry) => entry.type !== 'legacy-pmem' && entry.type !== 'usable')),
+    e820.filter((entry) => entry.type === 'legacy-pmem'),
+    e820.filter((entry) => entry.type !== 'legacy-pmem' && entry.type !== 'usable'),
   );
   return mergeMemblock([
     ...wholePages(ram).flatMap((range) => splitByNode(range, nodes, 'ram')),
@@ -63,7 +63,7 @@ function wholePages(ranges: readonly AddressRange[]): AddressRange[] {
 
 function coversEnough(ram: readonly AddressRange[], srat: readonly SratEntry[]): boolean {
   if (srat.length === 0) return false;
-  const uncovered = subtract(ram, normalize(srat)).reduce((sum, { start, end }) => sum + end - start, 0);
+  const uncovered = subtract(ram, srat).reduce((sum, { start, end }) => sum + end - start, 0);
   return uncovered <= MAX_UNCOVERED;
 }
 

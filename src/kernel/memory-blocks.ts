@@ -1,8 +1,8 @@
 /** Memory blocks, the unit in which memory goes online and offline, and how much of each is TDX memory. */
 import { type AddressRange, alignDown, formatRange, GIB, MIB } from '../abi/address.ts';
 import type { Reason } from '../abi/errno.ts';
+import { intersect } from '../abi/ranges.ts';
 import type { MemblockRegion } from './memblock.ts';
-import { intersect, normalize } from './ranges.ts';
 
 /** @public */
 export interface MemoryBlock extends AddressRange {
@@ -47,7 +47,7 @@ export function memoryBlocks(
   const presentBytes = bytesPerBlock(ram, blockSize);
   const above1M = ram.map(({ start, end }) => ({ start: Math.max(start, MIB), end }));
   const countableBytes = bytesPerBlock(above1M, blockSize);
-  const tdxBytes = bytesPerBlock(intersect(normalize(tdx), normalize(ram)), blockSize);
+  const tdxBytes = bytesPerBlock(intersect(tdx, ram), blockSize);
   const blocks = new Map<number, MemoryBlock>();
   for (const region of ram) {
     for (const start of bytesPerBlock([region], blockSize).keys()) {

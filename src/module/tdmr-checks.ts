@@ -5,6 +5,7 @@
  */
 import { type AddressRange, overlaps, PAGE_1G, PAGE_2M, PAGE_4K } from '../abi/address.ts';
 import { LEVEL_1G, LEVEL_2M, LEVEL_4K, type PageLevel } from '../abi/page-types.ts';
+import { subtract } from '../abi/ranges.ts';
 import { withInfo } from '../abi/status.ts';
 import { STATUS } from '../abi/status-codes.ts';
 import { TDMR_INFO_RESERVED_AREAS, type TdmrInfo } from '../abi/tdmr-info.ts';
@@ -62,7 +63,7 @@ export class TdmrChecker {
     if (typeof reserved === 'bigint') return reserved;
     const pamt = this.#checkPamtAreas(info, range, i);
     if (typeof pamt === 'bigint') return pamt;
-    const tdmr: CheckedTdmr = { range, reserved, available: availableParts(range, reserved), pamt };
+    const tdmr: CheckedTdmr = { range, reserved, available: subtract([range], reserved), pamt };
     const status = this.#checkPamtConflicts(tdmr, i) ?? this.#checkConvertible(tdmr, i);
     if (status !== undefined) return status;
     this.accepted.push(tdmr);
@@ -198,17 +199,6 @@ export function pamtBytes(sizeBytes: number, level: PageLevel, dynamicPamt: bool
 /** The lowest level whose PAMT area touches one of `parts`. */
 function levelInside(pamt: CheckedTdmr['pamt'], parts: readonly AddressRange[]): PageLevel | undefined {
   return UPWARDS.find((level) => parts.some((part) => overlaps(pamt[level], part)));
-}
-
-function availableParts(tdmr: AddressRange, reserved: readonly AddressRange[]): readonly AddressRange[] {
-  const parts: AddressRange[] = [];
-  let start = tdmr.start;
-  for (const area of reserved) {
-    if (area.start > start) parts.push({ start, end: area.start });
-    start = area.end;
-  }
-  if (start < tdmr.end) parts.push({ start, end: tdmr.end });
-  return parts;
 }
 
 /** CMRs with neighbours that touch joined: each entry is the run up to and including that CMR. */

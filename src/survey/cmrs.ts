@@ -1,8 +1,8 @@
 /** The convertible memory regions: as a log shows them, or as MCHECK would report the machine's RAM. */
 import { type AddressRange, alignDown, alignUp, formatRange, GIB, MIB, PAGE_4K } from '../abi/address.ts';
+import { byStart, firstOverlap, subtract, union } from '../abi/ranges.ts';
 import { type E820Entry, MAX_CMRS } from '../machine/description.ts';
 import { type Evidence, inputErrorAt } from './evidence.ts';
-import { byStart, firstOverlap, subtract, union } from './ranges.ts';
 import { lastWith, type Remarks } from './remarks.ts';
 
 /** Real logs show CMRs from here on. */

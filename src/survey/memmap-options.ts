@@ -1,9 +1,9 @@
 /** The kernel's own changes to the firmware's memory map: `memmap=` and `mem=` on its command line. */
 import type { AddressRange } from '../abi/address.ts';
+import { byStart, intersect, subtract, union } from '../abi/ranges.ts';
 import type { E820Entry, E820Type } from '../machine/description.ts';
 import { E820_NUMBERS } from './e820-words.ts';
 import { ADDRESS_LIMIT } from './parse-number.ts';
-import { byStart, intersect, subtract, union } from './ranges.ts';
 
 /** One change. `from` limits it to entries of a type; `to` undefined takes the memory away. @internal */
 export interface MapChange extends AddressRange {

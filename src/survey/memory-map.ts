@@ -1,10 +1,10 @@
 /** Which memory map the machine has, of all the maps its sources show. */
 import { formatRange } from '../abi/address.ts';
+import { ascending, firstOverlap } from '../abi/ranges.ts';
 import type { E820Entry } from '../machine/description.ts';
 import { type Evidence, inputErrorAt, type Located, type MapName } from './evidence.ts';
 import { E820_TYPE_OF_RESOURCE } from './iomem-reader.ts';
 import { changeMap, parseMapOptions } from './memmap-options.ts';
-import { ascending, firstOverlap } from './ranges.ts';
 import { lastWith, type Remarks } from './remarks.ts';
 
 /** The map as firmware gave it, and as the kernel's command line made it. Ascending, without overlaps. @internal */

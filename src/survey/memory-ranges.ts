@@ -1,11 +1,11 @@
 /** The machine's memory by kind, state and node, from maps, CMRs, SRAT and CXL windows. */
 import { type AddressRange, alignDown, alignUp, formatRange, GIB, PAGE_4K } from '../abi/address.ts';
+import { byStart, firstOverlap, intersect, subtract, union } from '../abi/ranges.ts';
 import type { E820Entry, E820Type, MemoryKind, MemoryRange, SratEntry } from '../machine/description.ts';
 import { isRam } from './cmrs.ts';
 import { type Evidence, inputErrorAt } from './evidence.ts';
 import { CXL_MEMORY, CXL_WINDOW } from './iomem-reader.ts';
 import type { NodeMap } from './node-map.ts';
-import { byStart, firstOverlap, intersect, subtract, union } from './ranges.ts';
 
 /** What is put together. @internal */
 export interface MemorySources {

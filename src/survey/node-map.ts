@@ -1,8 +1,8 @@
 /** Which node an address belongs to. */
 import { type AddressRange, formatRange, GIB, MIB } from '../abi/address.ts';
+import { byStart, firstOverlap, subtract } from '../abi/ranges.ts';
 import type { SratEntry } from '../machine/description.ts';
 import { type Evidence, inputErrorAt, type Located, type NodeRange } from './evidence.ts';
-import { byStart, firstOverlap, subtract } from './ranges.ts';
 import { lastWith, type Remarks } from './remarks.ts';
 
 /** From an address on, all memory belongs to a node, until the next boundary. */

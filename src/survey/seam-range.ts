@@ -1,6 +1,6 @@
 /** Where the BIOS would have put the SEAM range, which no log shows. */
 import { type AddressRange, alignUp, GIB, MIB } from '../abi/address.ts';
-import { union } from './ranges.ts';
+import { union } from '../abi/ranges.ts';
 
 /** Size of the SEAM range on real machines: the hole that BIOSes leave above the first high CMR. */
 const SEAM_BYTES = 32 * MIB;

@@ -1,8 +1,8 @@
 /** Checks that a description is of a machine that can exist; every reader's result passes here. */
 import { type AddressRange, contains, formatRange, isAligned, overlaps, PAGE_4K } from '../abi/address.ts';
+import { firstOverlap, union } from '../abi/ranges.ts';
 import { keyIdBits, MAX_CMRS, type MachineDescription, packageShift } from '../machine/description.ts';
 import { InputError } from './input-error.ts';
-import { firstOverlap, union } from './ranges.ts';
 
 /** Limits: MAX_PKGS of the module, CONFIG_NR_CPUS and MAX_NUMNODES of x86-64 Linux, KeyID bits of TME. */
 export const MAX_PACKAGES = 8;

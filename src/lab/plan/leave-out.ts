@@ -1,5 +1,6 @@
 /** Memory whose leaving out would let a host pass, found from the reason of its failure. */
 import { type AddressRange, hex, PAGE_4K } from '../../abi/address.ts';
+import { subtract } from '../../abi/ranges.ts';
 import type { Survey } from '../../survey/survey.ts';
 import type { Prediction } from './predict.ts';
 
@@ -46,15 +47,5 @@ function splinters(prediction: Prediction): readonly AddressRange[] {
 
 /** TDX memory that no CMR covers, ascending. @internal */
 export function unconvertible(survey: Survey, prediction: Prediction): readonly AddressRange[] {
-  const out: AddressRange[] = [];
-  for (const block of blocks(prediction)) {
-    let at = block.start;
-    for (const cmr of survey.machine.cmrs) {
-      if (cmr.end <= at || cmr.start >= block.end) continue;
-      if (cmr.start > at) out.push({ start: at, end: cmr.start });
-      at = Math.max(at, cmr.end);
-    }
-    if (at < block.end) out.push({ start: at, end: block.end });
-  }
-  return out;
+  return subtract(blocks(prediction), survey.machine.cmrs);
 }

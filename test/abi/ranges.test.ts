@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { AddressRange } from '../../src/abi/address.ts';
-import { firstOverlap, intersect, subtract, union } from '../../src/survey/ranges.ts';
+import { firstOverlap, intersect, subtract, union } from '../../src/abi/ranges.ts';
 
 const SPACE = 40;
 const ranges = fc.array(
