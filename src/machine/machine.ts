@@ -13,6 +13,7 @@ import { Package } from './package.ts';
 import { type CpuidTable, cpuidTable, MSR, mcheckInfo, msrTable } from './platform.ts';
 import { EntropySource } from './random.ts';
 import { Seam } from './seam.ts';
+import { SeamReports } from './seam-reports.ts';
 
 /** An event the firmware tells the kernel about through ACPI. @public */
 export type AcpiEvent =
@@ -48,11 +49,13 @@ export class Machine {
 
   constructor(description: MachineDescription, options: MachineOptions = {}) {
     this.description = description;
-    this.entropy = new EntropySource(options.seed ?? 1n);
+    const { seed = 1n } = options;
+    this.entropy = new EntropySource(seed);
     this.cpuid = cpuidTable(description);
     this.msrs = msrTable(description);
     if (description.keyIds === null) this.absentMsrs.add(MSR.MKTME_KEYID_PARTITIONING);
-    this.seam = new Seam(description.seamrr !== null, mcheckInfo(description, this.cpuid));
+    const reports = new SeamReports(seed);
+    this.seam = new Seam(description.seamrr !== null, mcheckInfo(description, this.cpuid), reports);
     this.partialWriteErratum = PARTIAL_WRITE_ERRATUM.has(description.cpuModel);
     this.keyIdStartBit = description.physicalAddressBits - keyIdBits(description.keyIds);
     this.cmrs = description.cmrs;

@@ -1,6 +1,7 @@
 /** The SEAM range: the slots for the TDX module and P-SEAMLDR, and what the loader hands to the module. */
 import { RAX } from '../abi/registers.ts';
 import type { LogicalProcessor } from './lp.ts';
+import type { SeamReports } from './seam-reports.ts';
 
 /** Software that runs in SEAM mode: it takes its operands from `lp.regs` and leaves its results there. @public */
 export interface SeamImage {
@@ -42,6 +43,7 @@ const ALL_SEAMOPS = 0x7f;
 export class Seam {
   /** SEAMRR valid on every package. */
   readonly enabled: boolean;
+  readonly reports: SeamReports;
   module: SeamImage | null = null;
   loader: SeamImage | null = null;
   /** P-SEAMLDR is executing on another LP: it answers one LP at a time. */
@@ -58,8 +60,9 @@ export class Seam {
   /** Fault point: a status returned instead of executing the call, or undefined to execute it. */
   fault: ((lp: LogicalProcessor, callIndex: number) => bigint | undefined) | null = null;
 
-  constructor(enabled: boolean, mcheck: McheckInfo) {
+  constructor(enabled: boolean, mcheck: McheckInfo, reports: SeamReports) {
     this.enabled = enabled;
+    this.reports = reports;
     this.mcheck = mcheck;
   }
 
@@ -71,6 +74,7 @@ export class Seam {
       mcheck: this.mcheck,
       handoffData: this.handoffData,
       calls: this.calls,
+      reportKey: this.reports.key,
     };
   }
 
@@ -81,6 +85,7 @@ export class Seam {
     this.mcheck = saved.mcheck;
     this.handoffData = saved.handoffData;
     this.calls = saved.calls;
+    this.reports.restoreKey(saved.reportKey);
   }
 
   /** Enters the software that RAX bit 63 selects; false for VMFailInvalid. */

@@ -118,10 +118,15 @@ export const GLOBAL_VALUES: Readonly<Record<string, Reader>> = {
   TDX_CONNECT_FEATURES: constant(0x1281n),
 };
 
+/** True when the processor verifies reports of its own. @internal */
+export function canVerifyReports({ seamCapabilities }: PlatformSnapshot): boolean {
+  return (seamCapabilities & SEAMVERIFYREPORT) !== 0;
+}
+
 /** TDX_FEATURES0 without what this platform cannot do. @internal */
 export function enabledFeatures({ release, platform }: TdxModule): bigint {
   let features = release.features0;
-  if ((platform!.seamCapabilities & SEAMVERIFYREPORT) === 0) features &= ~LOCAL_ATTESTATION;
+  if (!canVerifyReports(platform!)) features &= ~LOCAL_ATTESTATION;
   if (platform!.earlyStepping) features &= ~CONFIG_IA32_ARCH_CAPABILITIES;
   return features;
 }

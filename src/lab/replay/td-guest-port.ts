@@ -2,6 +2,7 @@
 import { hex } from '../../abi/address.ts';
 import type { LogicalProcessor } from '../../machine/lp.ts';
 import type { Machine } from '../../machine/machine.ts';
+import type { ReportVerdict } from '../../machine/seam-reports.ts';
 import { deliverExit } from '../../module/guest/dispatcher.ts';
 import { isIntercepted } from '../../module/guest/intercepts.ts';
 import type { RunningVcpu } from '../../module/guest/running-vcpu.ts';
@@ -40,6 +41,14 @@ const TDVPS_STATE: Readonly<Record<string, number>> = { xcr0: TDVPS.XCR0, cr2: T
 /** What a recording compares apart from the state. */
 const COMPARED_ELSEWHERE: ReadonlySet<string> = new Set(['rip']);
 
+/** What report verification answers, by the codes of a recording; until one says otherwise, that all is well. */
+const VERIFIED = 0;
+const VERDICTS: ReadonlyMap<number, ReportVerdict> = new Map([
+  [VERIFIED, 'accepted'],
+  [4, 'invalid-cpusvn'],
+  [5, 'invalid-report'],
+]);
+
 const VALID = 0x8000_0000;
 const ERROR_CODE_DELIVERED = 1 << 11;
 
@@ -53,6 +62,7 @@ class TdGuestPort implements GuestPort {
 
   constructor(machine: Machine) {
     this.#machine = machine;
+    this.setVerifyResult(VERIFIED);
   }
 
   get #module(): TdxModule {
@@ -130,6 +140,13 @@ class TdGuestPort implements GuestPort {
       default:
         return false;
     }
+  }
+
+  setVerifyResult(result: number): boolean {
+    const verdict = VERDICTS.get(result);
+    if (verdict === undefined) return false;
+    this.#machine.seam.reports.verdict = verdict;
+    return true;
   }
 
   #vcpu(lp: LogicalProcessor): RunningVcpu {

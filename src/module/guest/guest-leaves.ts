@@ -1,7 +1,12 @@
 /** The guest leaves by number. */
 import { TDG } from '../../abi/leaves.ts';
 import type { GuestLeaf } from './guest-leaf.ts';
+import { memPageAccept } from './leaves/mem-page-accept.ts';
+import { memPageAttrRd } from './leaves/mem-page-attr-rd.ts';
+import { memPageAttrWr } from './leaves/mem-page-attr-wr.ts';
+import { mrReport } from './leaves/mr-report.ts';
 import { mrRtmrExtend } from './leaves/mr-rtmr-extend.ts';
+import { mrVerifyreport } from './leaves/mr-verifyreport.ts';
 import { sysRd } from './leaves/sys-rd.ts';
 import { sysRdall } from './leaves/sys-rdall.ts';
 import { vmRd } from './leaves/vm-rd.ts';
@@ -22,6 +27,11 @@ export const GUEST_LEAVES: readonly (GuestLeaf | undefined)[] = ((): (GuestLeaf 
     [TDG.mrRtmrExtend, mrRtmrExtend],
     [TDG.vpVeinfoGet, vpVeinfoGet],
     [TDG.vpCpuidveSet, vpCpuidveSet],
+    [TDG.memPageAccept, memPageAccept],
+    [TDG.mrReport, mrReport],
+    [TDG.mrVerifyreport, mrVerifyreport],
+    [TDG.memPageAttrRd, memPageAttrRd],
+    [TDG.memPageAttrWr, memPageAttrWr],
     [TDG.vmRd, vmRd],
     [TDG.vmWr, vmWr],
     [TDG.vpRd, vpRd],

@@ -2,6 +2,7 @@
 import { MODULE_MSR } from '../platform-msrs.ts';
 import { ATTRIBUTES, hasAny, TD_CTLS } from '../td/features.ts';
 import { CPUID_FLAG, TDCS, TDVPS } from '../td/layout.ts';
+import { storeMiscEnable } from '../td/misc-enable.ts';
 import { type VIRTUAL_MSR, virtualMsr } from '../td/virtual-msrs.ts';
 import { VMCS } from '../td/vmcs.ts';
 import { type Refusal, VE_CATEGORY } from './injection.ts';
@@ -68,16 +69,6 @@ const DEBUGCTL = {
   RTM: 1n << 15n,
   /** Bits 5:3 and 63:16. */
   RESERVED: 0xffff_ffff_ffff_0038n,
-} as const;
-
-const MISC_ENABLE = {
-  /** Performance monitoring, BTS and PEBS availability: writes do not change them. */
-  READ_ONLY: (1n << 7n) | (0b11n << 11n),
-  EST: 1n << 16n,
-  MONITOR: 1n << 18n,
-  LIMIT_CPUID: 1n << 22n,
-  TPR_MESSAGE_DISABLE: 1n << 23n,
-  RESERVED: 0xffff_ffff_ff3a_e776n,
 } as const;
 
 /** Only a TD that reduces #VEs gets the answer of `rule`. */
@@ -154,16 +145,10 @@ function writeSmiCount(vcpu: RunningVcpu, value: bigint): 'done' | Refusal {
   });
 }
 
-function writeMiscEnable({ td, tdvps }: RunningVcpu, written: bigint): 'done' | Refusal {
-  if (hasAny(written, MISC_ENABLE.RESERVED)) return 'gp';
-  const present = tdvps.u64(TDVPS.IA32_MISC_ENABLE);
-  if (hasAny(written, MISC_ENABLE.EST) && !td.cpuidFlag(CPUID_FLAG.EST)) return 'gp';
-  const unsupported = ((written ^ present) & MISC_ENABLE.MONITOR) | (written & MISC_ENABLE.LIMIT_CPUID);
-  if (unsupported !== 0n) return VE_CATEGORY.UNSUPPORTED_FEATURE;
-  if (hasAny(written, MISC_ENABLE.TPR_MESSAGE_DISABLE) && !td.cpuidFlag(CPUID_FLAG.XTPR_UPDATE)) return 'gp';
-  const kept = present & MISC_ENABLE.READ_ONLY;
-  tdvps.setU64(TDVPS.IA32_MISC_ENABLE, (written & ~MISC_ENABLE.READ_ONLY) | kept);
-  return 'done';
+function writeMiscEnable({ td, tdvps }: RunningVcpu, value: bigint): 'done' | Refusal {
+  const refused = storeMiscEnable(td, tdvps, value);
+  if (refused === undefined) return 'done';
+  return refused === 'reserved' ? 'gp' : VE_CATEGORY.UNSUPPORTED_FEATURE;
 }
 
 function writeXss({ module, tdcs, tdvps }: RunningVcpu, value: bigint): 'done' | Refusal {

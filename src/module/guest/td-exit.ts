@@ -37,12 +37,18 @@ export interface HostDetails {
   readonly interruptionInfo?: number;
 }
 
-/** Moves the guest beyond the instruction that exited. @public */
-export function advanceRip({ vmcs }: RunningVcpu): void {
-  const length = vmcs.read32(VMCS.EXIT_INSTRUCTION_LENGTH);
-  vmcs.write(VMCS.GUEST_RIP, BigInt.asUintN(64, vmcs.read(VMCS.GUEST_RIP) + BigInt(length)));
+/** Ends the blocking of events by the STI or MOV SS before the instruction that exited. @internal */
+export function clearInstructionBlocking({ vmcs }: RunningVcpu): void {
   const blocking = vmcs.read32(VMCS.GUEST_INTERRUPTIBILITY);
   vmcs.writeNumber(VMCS.GUEST_INTERRUPTIBILITY, blocking & ~BLOCKING_BY_STI_OR_MOV_SS);
+}
+
+/** Moves the guest beyond the instruction that exited. @public */
+export function advanceRip(vcpu: RunningVcpu): void {
+  const { vmcs } = vcpu;
+  const length = vmcs.read32(VMCS.EXIT_INSTRUCTION_LENGTH);
+  vmcs.write(VMCS.GUEST_RIP, BigInt.asUintN(64, vmcs.read(VMCS.GUEST_RIP) + BigInt(length)));
+  clearInstructionBlocking(vcpu);
   const singleStep =
     hasAny(vmcs.read(VMCS.GUEST_RFLAGS), RFLAGS_TF) && !hasAny(vmcs.read(VMCS.GUEST_DEBUGCTL), DEBUGCTL_BTF);
   const pending = vmcs.read(VMCS.GUEST_PENDING_DEBUG) & ~PENDING_DEBUG_BS;

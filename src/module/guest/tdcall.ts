@@ -9,7 +9,7 @@ import { GUEST_LEAVES } from './guest-leaves.ts';
 import { injectGp } from './injection.ts';
 import { isIn64BitMode } from './long-mode.ts';
 import type { RunningVcpu } from './running-vcpu.ts';
-import { exitToHost } from './td-exit.ts';
+import { clearInstructionBlocking, exitToHost } from './td-exit.ts';
 import type { ExitResult } from './vm-exit.ts';
 
 const OPERAND_INVALID_RAX = withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.RAX);
@@ -28,6 +28,7 @@ export function tdcallExit(vcpu: RunningVcpu): ExitResult {
   if (result === 'left' || result === 'reentered') return result;
   if (result === 'interrupted') {
     vcpu.tdvps.setFlag(TDVPS.HP_LOCK_BUSY, false);
+    clearInstructionBlocking(vcpu);
     return result;
   }
   return isHostPriorityBusy(result) ? hostPriorityBusy(vcpu, result) : answer(vcpu, result);

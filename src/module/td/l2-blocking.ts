@@ -21,10 +21,13 @@ const SAVED_LOW = [
 ] as const;
 /** W is kept in bit 59, PWA (bit 58) in bit 52. */
 const SAVED_W_HIGH = 1 << 27;
-const PWA_HIGH = 1 << 26;
+/** @internal */
+export const PWA_HIGH = 1 << 26;
 const SAVED_PWA_HIGH = 1 << 20;
-const VGP_HIGH = 1 << 25;
-const SSS_HIGH = 1 << 28;
+/** @internal */
+export const VGP_HIGH = 1 << 25;
+/** @internal */
+export const SSS_HIGH = 1 << 28;
 const STATE_LOW = SEPT_LOW.TDMEM | SEPT_LOW.LEAF;
 
 /** The entry blocked; `forWriting` when the TD's own was blocked for writing already, so that W and PWA are saved. @public */
@@ -56,31 +59,41 @@ export function l2Unblocked(entry: SeptEntry): SeptEntry {
   return unsigned(low, high);
 }
 
-/** Attributes of a page for an L2 VM: bits of the 16-bit value (module facts 9). */
-const ATTRIBUTE = { R: 1, W: 2, XS: 4, XU: 8, VGP: 16, PWA: 32, SSS: 64, SVE: 128, VALID: 0x8000 } as const;
-const ALL_ACCESS = ATTRIBUTE.R | ATTRIBUTE.W | ATTRIBUTE.XS | ATTRIBUTE.XU;
+/** Attributes of a page for an L2 VM: bits of the 16-bit value (module facts 9). @public */
+export const L2_ATTRIBUTE = {
+  R: 1,
+  W: 2,
+  XS: 4,
+  XU: 8,
+  VGP: 16,
+  PWA: 32,
+  SSS: 64,
+  SVE: 128,
+  VALID: 0x8000,
+} as const;
+const ALL_ACCESS = L2_ATTRIBUTE.R | L2_ATTRIBUTE.W | L2_ATTRIBUTE.XS | L2_ATTRIBUTE.XU;
 
 /** What an L2 entry says of its page, as if it were not blocked; `own` is the TD's own entry. @public */
 export function l2Attributes(entry: SeptEntry, own: SeptEntry): number {
   const { low, high } = entry;
   const state = l2State(entry);
-  if (state === L2_STATE.FREE) return (high & SEPT_HIGH.SVE) !== 0 ? ATTRIBUTE.SVE : 0;
-  if (!isLeafEntry(entry)) return ALL_ACCESS | ATTRIBUTE.VALID;
+  if (state === L2_STATE.FREE) return (high & SEPT_HIGH.SVE) !== 0 ? L2_ATTRIBUTE.SVE : 0;
+  if (!isLeafEntry(entry)) return ALL_ACCESS | L2_ATTRIBUTE.VALID;
   const blocked = state === L2_STATE.BLOCKED;
   const kept = blocked && (!isBlockedForWriting(own) || isPending(own));
   const [r, x, xu] = SAVED_LOW.map(([grant, saved]) => (low & (kept ? saved : grant)) !== 0);
   const w = blocked ? high & SAVED_W_HIGH : low & SEPT_LOW.W;
   const pwa = high & (blocked ? SAVED_PWA_HIGH : PWA_HIGH);
   return (
-    (r ? ATTRIBUTE.R : 0) |
-    (w !== 0 ? ATTRIBUTE.W : 0) |
-    (x ? ATTRIBUTE.XS : 0) |
-    (xu ? ATTRIBUTE.XU : 0) |
-    ((high & VGP_HIGH) !== 0 ? ATTRIBUTE.VGP : 0) |
-    (pwa !== 0 ? ATTRIBUTE.PWA : 0) |
-    ((high & SSS_HIGH) !== 0 ? ATTRIBUTE.SSS : 0) |
-    ((high & SEPT_HIGH.SVE) !== 0 ? ATTRIBUTE.SVE : 0) |
-    ATTRIBUTE.VALID
+    (r ? L2_ATTRIBUTE.R : 0) |
+    (w !== 0 ? L2_ATTRIBUTE.W : 0) |
+    (x ? L2_ATTRIBUTE.XS : 0) |
+    (xu ? L2_ATTRIBUTE.XU : 0) |
+    ((high & VGP_HIGH) !== 0 ? L2_ATTRIBUTE.VGP : 0) |
+    (pwa !== 0 ? L2_ATTRIBUTE.PWA : 0) |
+    ((high & SSS_HIGH) !== 0 ? L2_ATTRIBUTE.SSS : 0) |
+    ((high & SEPT_HIGH.SVE) !== 0 ? L2_ATTRIBUTE.SVE : 0) |
+    L2_ATTRIBUTE.VALID
   );
 }
 

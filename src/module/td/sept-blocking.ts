@@ -11,6 +11,7 @@ import {
 
 /** Bits 20:12 of a pending 2 MiB entry count the 4 KiB pieces that the TD has accepted so far. */
 const ACCEPT_COUNTER = 0x1f_f000;
+const ACCEPT_COUNTER_SHIFT = 12;
 
 /** State of an entry once it is blocked. */
 const BLOCKED_STATES: ReadonlyMap<number, number> = new Map([
@@ -32,6 +33,16 @@ const UNBLOCKED_STATES: ReadonlyMap<number, readonly [state: number, permissions
 export function withoutAcceptCounter(entry: SeptEntry, level: number): SeptEntry {
   if (level !== SEPT_LEVEL.PD_2M || !isPendingAcceptable(entry)) return entry;
   return { low: (entry.low & ~ACCEPT_COUNTER) >>> 0, high: entry.high };
+}
+
+/** 4 KiB pieces of the pending 2 MiB page that the TD has accepted so far. @public */
+export function acceptedPieces({ low }: SeptEntry): number {
+  return (low & ACCEPT_COUNTER) >>> ACCEPT_COUNTER_SHIFT;
+}
+
+/** The pending 2 MiB entry with another count of accepted pieces. @public */
+export function withAcceptedPieces({ low, high }: SeptEntry, pieces: number): SeptEntry {
+  return { low: ((low & ~ACCEPT_COUNTER) | (pieces << ACCEPT_COUNTER_SHIFT)) >>> 0, high };
 }
 
 /** The entry at `level` blocked. Throws for a state that MEM.RANGE.BLOCK does not work on. @public */

@@ -1,0 +1,55 @@
+/**
+ * The processor's part of local attestation (SEAMOPS leaves SEAMREPORT and SEAMVERIFYREPORT): it signs the first 256
+ * bytes of a TDREPORT, the REPORTMACSTRUCT, with a key that never leaves the machine.
+ */
+import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
+
+/** What verification says of a REPORTMACSTRUCT. @public */
+export type ReportVerdict = 'accepted' | 'invalid-cpusvn' | 'invalid-report';
+
+/** Bytes of a REPORTMACSTRUCT. @public */
+export const REPORT_MAC_STRUCT_BYTES = 256;
+/** Security version of the processor and its microcode: the lowest there is. */
+const CPUSVN = Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+const CPUSVN_OFFSET = 16;
+const MAC = { offset: 224, length: 32 } as const;
+
+/** @public */
+export class SeamReports {
+  /** Fault point: what every verification says, or null for the truth. */
+  verdict: ReportVerdict | null = null;
+  #key: Uint8Array;
+
+  /** The key follows from the machine's `seed`, without a draw from its entropy. */
+  constructor(seed: bigint) {
+    this.#key = createHash('sha256').update(`report key ${seed}`).digest();
+  }
+
+  get key(): Uint8Array {
+    return this.#key;
+  }
+
+  /** Takes the key of a machine that was saved. */
+  restoreKey(key: Uint8Array): void {
+    this.#key = key;
+  }
+
+  /** Fills in CPUSVN and MAC. `report` has at least the 256 bytes of a REPORTMACSTRUCT. */
+  seal(report: Uint8Array): void {
+    report.set(CPUSVN, CPUSVN_OFFSET);
+    report.set(this.#mac(report), MAC.offset);
+  }
+
+  /** Checks a REPORTMACSTRUCT. */
+  verify(report: Uint8Array): ReportVerdict {
+    if (this.verdict !== null) return this.verdict;
+    const cpuSvn = report.subarray(CPUSVN_OFFSET, CPUSVN_OFFSET + CPUSVN.length);
+    if (!timingSafeEqual(cpuSvn, CPUSVN)) return 'invalid-cpusvn';
+    const mac = report.subarray(MAC.offset, MAC.offset + MAC.length);
+    return timingSafeEqual(mac, this.#mac(report)) ? 'accepted' : 'invalid-report';
+  }
+
+  #mac(report: Uint8Array): Uint8Array {
+    return createHmac('sha256', this.#key).update(report.subarray(0, MAC.offset)).digest();
+  }
+}

@@ -1,0 +1,38 @@
+/** TDINFO: what a TD is, as reports and service TD bindings state it (module facts 8). */
+import { STATUS } from '../../abi/status-codes.ts';
+import type { ControlStructure } from './control-structure.ts';
+import { TDCS } from './layout.ts';
+import { MEASUREMENT_BYTES, sha384 } from './measurement.ts';
+
+/** Bytes of TDINFO. @public */
+export const TD_INFO_BYTES = 512;
+/** MRTD, MRCONFIGID, MROWNER, MROWNERCONFIG and four RTMRs: side by side here as in the TDCS. */
+const MEASUREMENTS_BYTES = 8 * MEASUREMENT_BYTES;
+const OFFSET = { ATTRIBUTES: 0, XFAM: 8, MEASUREMENTS: 16, SERVTD_HASH: 400 } as const;
+
+/** TDINFO with its SHA-384. @public */
+export interface TdInfo {
+  readonly bytes: Uint8Array;
+  readonly hash: Uint8Array;
+  /** The hash was remembered from an earlier call, not computed. */
+  readonly isHashKnown: boolean;
+}
+
+/** Reads TDINFO under the RTMR lock, as the TD (`guest`) or the host takes it; or the lock's status. @public */
+export function readTdInfo(tdcs: ControlStructure, guest: boolean): TdInfo | bigint {
+  const locked = tdcs.tryLock(TDCS.RTMR_LOCK, 'shared', guest);
+  if (locked !== STATUS.TDX_SUCCESS) return locked;
+  const bytes = new Uint8Array(TD_INFO_BYTES);
+  const view = new DataView(bytes.buffer);
+  view.setBigUint64(OFFSET.ATTRIBUTES, tdcs.u64(TDCS.ATTRIBUTES), true);
+  view.setBigUint64(OFFSET.XFAM, tdcs.u64(TDCS.XFAM), true);
+  bytes.set(tdcs.bytes(TDCS.MRTD, MEASUREMENTS_BYTES), OFFSET.MEASUREMENTS);
+  bytes.set(tdcs.bytes(TDCS.SERVTD_HASH, MEASUREMENT_BYTES), OFFSET.SERVTD_HASH);
+  const isHashKnown = tdcs.flag(TDCS.LAST_TEEINFO_HASH_VALID);
+  if (!isHashKnown) {
+    tdcs.setBytes(TDCS.LAST_TEEINFO_HASH, sha384(bytes));
+    tdcs.setFlag(TDCS.LAST_TEEINFO_HASH_VALID, true);
+  }
+  tdcs.unlock(TDCS.RTMR_LOCK, 'shared');
+  return { bytes, hash: tdcs.bytes(TDCS.LAST_TEEINFO_HASH, MEASUREMENT_BYTES), isHashKnown };
+}
