@@ -6,7 +6,7 @@ import type { ReportVerdict } from '../../machine/seam-reports.ts';
 import { deliverExit } from '../../module/guest/dispatcher.ts';
 import { isIntercepted } from '../../module/guest/intercepts.ts';
 import type { RunningVcpu } from '../../module/guest/running-vcpu.ts';
-import type { VmExit } from '../../module/guest/vm-exit.ts';
+import type { GuestOutcome, VmExit } from '../../module/guest/vm-exit.ts';
 import { TDCS, TDVPS } from '../../module/td/layout.ts';
 import { SEPT_LOW } from '../../module/td/sept-entry.ts';
 import { TrustDomain } from '../../module/td/trust-domain.ts';
@@ -93,7 +93,12 @@ class TdGuestPort implements GuestPort {
     if (native) return [];
     vcpu.vmcs.write(VMCS.GUEST_RIP, line.rip);
     const before = stateOf(vcpu);
-    const outcome = deliverExit(vcpu, exit);
+    let outcome: GuestOutcome;
+    try {
+      outcome = deliverExit(vcpu, exit);
+    } catch (error) {
+      return [difference('crash', line.result, String(error))];
+    }
     const result = outcome === line.result ? [] : [difference('result', line.result, outcome)];
     if (outcome === 'exited') return [...result, ...compareRegisters(line.host_out ?? {}, lp.regs)];
     return [
