@@ -19,8 +19,8 @@ import { CPUID_LEAF, EAX, EBX, ECX, EDX } from '../platform-cpu-facts.ts';
 import { MODULE_MSR } from '../platform-msrs.ts';
 import type { TdxModule } from '../tdx-module.ts';
 import type { ControlStructure } from './control-structure.ts';
-import { cpuidIndex, loadCpuid, maskedPlatformCpuid, storeCpuid } from './cpuid-values.ts';
-import { ATTRIBUTES, CONFIG_FLAGS, hasAll, hasAny, TD_CTLS, XFAM } from './features.ts';
+import { cpuidIndex, maskedPlatformCpuid, storeCpuid } from './cpuid-values.ts';
+import { ATTRIBUTES, CONFIG_FLAGS, hasAll, hasAny, XFAM } from './features.ts';
 import { gpaWidth } from './gpa.ts';
 import { CPUID_FLAG, TDCS } from './layout.ts';
 import type { TdParams } from './td-params.ts';
@@ -119,54 +119,14 @@ function assignBit(values: Uint32Array, register: number, position: number, on: 
   values[register] = on ? values[register]! | mask : values[register]! & ~mask;
 }
 
-function setFlags(tdcs: ControlStructure, flags: Partial<Record<keyof typeof CPUID_FLAG, boolean>>): void {
+/** Notes what of the TD's CPUID decides how its other events are handled. @internal */
+export function setFlags(
+  tdcs: ControlStructure,
+  flags: Partial<Record<keyof typeof CPUID_FLAG, boolean>>,
+): void {
   for (const [name, on] of Object.entries(flags)) {
     tdcs.setFlag(TDCS.CPUID_FLAGS + CPUID_FLAG[name as keyof typeof CPUID_FLAG], on);
   }
-}
-
-/** TDCS.FEATURE_PARAVIRT_CTLS: features that a TD with fewer #VEs still wants to hear of. */
-const PARAVIRT = {
-  CORE_CAPABILITIES: 1n << 0n,
-  DCA: 1n << 1n,
-  EST: 1n << 2n,
-  MCA: 1n << 3n,
-  MTRR: 1n << 4n,
-  PCONFIG: 1n << 5n,
-  RDT_A: 1n << 6n,
-  RDT_M: 1n << 7n,
-  ACPI: 1n << 8n,
-  TM2: 1n << 9n,
-  TME: 1n << 10n,
-  TSC_DEADLINE: 1n << 11n,
-} as const;
-
-/** Follows a change of the TD's own choice of the #VEs it takes. @public */
-export function updateParavirtFlags(tdcs: ControlStructure): void {
-  const reduceVe = hasAny(tdcs.u64(TDCS.TD_CTLS), TD_CTLS.REDUCE_VE);
-  const wanted = tdcs.u64(TDCS.FEATURE_PARAVIRT_CTLS);
-  const keeps = (feature: keyof typeof PARAVIRT): boolean => !reduceVe || hasAny(wanted, PARAVIRT[feature]);
-  const version = loadCpuid(tdcs, cpuidIndex(CPUID_LEAF.VERSION, NO_SUBLEAF));
-  const features = loadCpuid(tdcs, cpuidIndex(CPUID_LEAF.FEATURES, 0));
-  const offers = (values: Uint32Array, register: number, position: number): boolean =>
-    bit(values[register]!, position);
-  const lacks = (feature: keyof typeof PARAVIRT, offered: boolean): boolean =>
-    reduceVe && !(hasAny(wanted, PARAVIRT[feature]) && offered);
-  setFlags(tdcs, {
-    DCA: offers(version, ECX, 18) && keeps('DCA'),
-    TSC_DEADLINE: offers(version, ECX, 24) && keeps('TSC_DEADLINE'),
-    EST: offers(version, ECX, 7) && keeps('EST'),
-    TM2: offers(version, ECX, 8) && keeps('TM2'),
-    NO_MCE: lacks('MCA', offers(version, EDX, 7)),
-    NO_MCA: lacks('MCA', offers(version, EDX, 14)),
-    NO_MTRR: lacks('MTRR', offers(version, EDX, 12)),
-    ACPI: offers(version, EDX, 22) && keeps('ACPI'),
-    RDT_A: offers(features, EBX, 15) && keeps('RDT_A'),
-    RDT_M: offers(features, EBX, 12) && keeps('RDT_M'),
-    TME: offers(features, ECX, 13) && keeps('TME'),
-    PCONFIG: offers(features, EDX, 18) && keeps('PCONFIG'),
-    NO_CORE_CAPABILITIES: lacks('CORE_CAPABILITIES', offers(features, EDX, 30)),
-  });
 }
 
 function clearUnless(condition: boolean, { values }: LeafContext): bigint {

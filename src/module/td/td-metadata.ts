@@ -10,7 +10,7 @@ import { cpuidIndex, cpuidValuesAt, isFixed0Leaf } from './cpuid-values.ts';
 import { CONFIG_FLAGS, hasAny, TD_CTLS } from './features.ts';
 import { TDCS } from './layout.ts';
 import { cpuidOfCode, type Loaded, type MetadataElement, type MetadataSpace } from './metadata.ts';
-import { updateParavirtFlags } from './td-cpuid.ts';
+import { updateParavirtFlags } from './paravirt-flags.ts';
 import type { TrustDomain } from './trust-domain.ts';
 
 const CONTEXT_TD = 1;
