@@ -17,6 +17,8 @@ export interface Verb {
   readonly operands: string;
   readonly summary: string;
   readonly options: readonly (readonly [flags: string, text: string, times?: 'repeatable'])[];
+  /** More for its --help, in lines of at most 80 characters. */
+  readonly help?: string;
   /** Left out of the overview. */
   readonly hidden?: boolean;
   readonly load: () => Promise<{ readonly run: Run }>;

@@ -1,4 +1,5 @@
 /** Every verb of the command line, in the order of the overview. */
+import { POLICY_VALUES } from '../kernel/policy.ts';
 import type { Verb } from './verb.ts';
 
 /** Options that choose how a host is brought up. */
@@ -17,6 +18,18 @@ const BRING_UP_OPTIONS: Verb['options'] = [
   ],
 ];
 
+const HOST_HELP = `A host is one or more of: a kernel log (dmesg, journalctl -k), /proc/iomem read
+as root, a SRAT (binary from /sys/firmware/acpi/tables, acpidump or iasl text),
+a *.machine.json; each plain or gzip, - for standard input. Or an embedded host:
+spr-256g-2node, emr-256g-4node, spr-2t-2node.`;
+
+const POLICY_HELP = `Knobs of --policy, the default first:
+${Object.entries(POLICY_VALUES)
+  .map(([knob, values]) => `  ${knob.padEnd(15)}${values.join(', ')}`)
+  .join('\n')}`;
+
+const BRING_UP_HELP = `${HOST_HELP}\n\n${POLICY_HELP}`;
+
 /** @internal */
 export const VERBS: readonly Verb[] = [
   {
@@ -24,6 +37,7 @@ export const VERBS: readonly Verb[] = [
     operands: '<host...>',
     summary: 'say how TDX would come up on a host: TDMRs, PAMTs, memory per node, and what fails and why',
     options: HOST_OPTIONS,
+    help: HOST_HELP,
     load: () => import('./verbs/plan.ts'),
   },
   {
@@ -32,9 +46,13 @@ export const VERBS: readonly Verb[] = [
     summary: 'bring the simulated host up through every SEAMCALL, with its kernel log',
     options: [
       ...BRING_UP_OPTIONS,
-      ['--fail-at <point>', 'fail on purpose: seamcall:N, LEAF[#N][=STATUS], alloc:N or alloc:PURPOSE'],
+      [
+        '--fail-at <point>',
+        'fail on purpose: seamcall:N, LEAF[#N][=STATUS], alloc:N or alloc:PURPOSE (vmxon-region, tdmr-list, pamt, tdmr-pa-array)',
+      ],
       ['--trace <file>', 'write one line per SEAMCALL to this file'],
     ],
+    help: BRING_UP_HELP,
     load: () => import('./verbs/up.ts'),
   },
   {
@@ -42,6 +60,7 @@ export const VERBS: readonly Verb[] = [
     operands: '<host-and-path...>',
     summary: 'bring a host up and show the files it exposes to programs, or the one at a /sys path',
     options: [...BRING_UP_OPTIONS, ['--write <value>', 'write this value to the file, then show it']],
+    help: BRING_UP_HELP,
     load: () => import('./verbs/sysfs.ts'),
   },
   {

@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
+import { POLICY_VALUES } from '../../src/kernel/policy.ts';
+import { EMBEDDED_HOSTS } from '../../src/survey/embedded/hosts.ts';
 import { SPR_256G_2NODE } from '../../src/survey/embedded/spr-256g-2node.ts';
 
 const BIN = fileURLToPath(new URL('../../bin/tdxlab.mjs', import.meta.url));
@@ -89,6 +91,20 @@ describe('the command', () => {
     expect(stderr).toMatch(sentence);
     expect(stderr).not.toMatch(/\n\s+at /);
     if (args.length > 0) expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+  });
+
+  it('explains itself within 80 columns: hosts, knobs, exit codes', () => {
+    const pages = [tdxlab('--help'), ...['plan', 'up', 'sysfs'].map((verb) => tdxlab(verb, '--help'))];
+    for (const { status, stdout } of pages) {
+      expect(status).toBe(0);
+      for (const line of stdout.split('\n')) expect(line.length, line).toBeLessThanOrEqual(80);
+    }
+    expect(pages[0]!.stdout).toContain('Exit code 0: done; 1: the answer is no; 2:');
+    for (const { stdout } of pages.slice(1)) expect(stdout).toContain([...EMBEDDED_HOSTS.keys()].join(', '));
+    for (const { stdout } of pages.slice(2)) {
+      for (const knob of Object.keys(POLICY_VALUES)) expect(stdout).toContain(knob);
+    }
+    expect(tdxlab('--version').stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });
 
   it('takes knobs one by one, operands after them', () => {
