@@ -19,7 +19,6 @@ export interface TableBuffer {
 
 const TDMR_INFO_HEADER = 64;
 const RESERVED_AREA_SIZE = 16;
-const MIN_ADDRESS_ARRAY = 512;
 /** SYS.CONFIG operand R8 bit 16. */
 const CONFIG_DYNAMIC_PAMT = 0x1_0000;
 
@@ -67,8 +66,7 @@ export function sysConfig(
   dynamicPamt: boolean,
   log: LogRing,
 ): void {
-  const bytes = Math.max(2 ** Math.ceil(Math.log2(count * 8)), MIN_ADDRESS_ARRAY);
-  const array = allocTable(cpu, allocator, 'tdmr-pa-array', bytes, 8);
+  const array = allocTable(cpu, allocator, 'tdmr-pa-array', count * 8, 8);
   const addresses = new BigUint64Array(count).map((_, i) => BigInt(list.base + i * list.strideBytes));
   cpu.lp.store(array.base, new Uint8Array(addresses.buffer));
   try {
@@ -84,6 +82,7 @@ export function freeTable(allocator: PageAllocator, table: TableBuffer): void {
   allocator.freePages(table.base / PAGE_4K, table.pages);
 }
 
+/** Whole pages, a power of two of them: more alignment than any table needs. Zeroed. */
 function allocTable(
   cpu: Cpu,
   allocator: PageAllocator,

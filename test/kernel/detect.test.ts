@@ -46,6 +46,12 @@ describe('early detection', () => {
     expect(kernel.stages[0]).toMatchObject({ state: 'failed', reason: { code: 'too-few-keyids' } });
   });
 
+  it('makes do with two', async () => {
+    const { kernel } = scriptedHost({}, { keyIds: { mktme: 8, tdx: 2 } });
+    await kernel.boot();
+    expect(kernel.detection).toMatchObject({ globalKeyId: 9, guestKeyIds: { start: 10, count: 1 } });
+  });
+
   it('refuses hibernation unless it is off for the whole boot', async () => {
     const states = [];
     for (const hints of [
