@@ -28,7 +28,7 @@ export interface EnableContext {
   readonly allocator: PageAllocator;
   readonly memblock: () => readonly MemblockRegion[];
   /** Memory was hot-added before. */
-  readonly memoryChanged: () => boolean;
+  readonly memoryAdded: () => boolean;
   readonly policy: KernelPolicy;
   readonly detection: Detection;
   readonly stages: StageList;
@@ -135,7 +135,7 @@ const REQUIRED: readonly RequiredFeature[] = [
   { name: 'self-snoop', leaf: 1, register: 3, bit: 27, errno: 'ENODEV' },
 ];
 
-function checkPlatform({ cpus, policy, memoryChanged, log }: EnableContext): void {
+function checkPlatform({ cpus, policy, memoryAdded, log }: EnableContext): void {
   const { lp } = cpus[0]!;
   for (const { name, leaf, register, bit, errno } of REQUIRED) {
     if (((lp.cpuid(leaf, 0)[register] >>> bit) & 1) === 1) continue;
@@ -144,7 +144,7 @@ function checkPlatform({ cpus, policy, memoryChanged, log }: EnableContext): voi
       feature: name,
     });
   }
-  if (policy.hotplug === 'winner-takes-all' && memoryChanged()) {
+  if (policy.hotplug === 'winner-takes-all' && memoryAdded()) {
     throw new KernelError(
       'EBUSY',
       'memory-hot-added',

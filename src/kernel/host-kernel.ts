@@ -332,7 +332,7 @@ export class HostKernel {
         cpuState: this.#cpuState,
         allocator: this.allocator,
         memblock: () => this.hotplug.memblock,
-        memoryChanged: () => this.hotplug.changedSinceBoot,
+        memoryAdded: () => this.hotplug.addedSinceBoot,
         policy: this.#policy,
         detection: this.#detection,
         stages: this.#stages,

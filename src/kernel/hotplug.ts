@@ -25,8 +25,8 @@ export interface HotplugState {
 export class MemoryHotplug {
   readonly notifiers = new MemoryNotifiers();
   readonly blockSize: number;
-  /** Memory was added or brought online after boot. */
-  changedSinceBoot = false;
+  /** Memory was plugged in after boot. */
+  addedSinceBoot = false;
   #memblock: readonly MemblockRegion[];
   #offline: readonly MemblockRegion[] = [];
   readonly #allocator: PageAllocator;
@@ -81,7 +81,7 @@ export class MemoryHotplug {
       }
     }
     this.#log.info(`hot-added memory ${where} on node ${range.node}, offline`, 'hot-add');
-    this.changedSinceBoot = true;
+    this.addedSinceBoot = true;
     const { start, end, node } = range;
     this.#offline = mergeMemblock([...this.#offline, { start, end, node, kind: 'ram' }]);
   }
@@ -131,7 +131,6 @@ export class MemoryHotplug {
     this.#offline = without(this.#offline, range);
     this.#memblock = mergeMemblock([...this.#memblock, { ...region, start: range.start, end: range.end }]);
     this.#allocator.addMemory(range, region.node);
-    this.changedSinceBoot = true;
   }
 
   /** Takes memory out of the page allocator. Throws EINVAL when it is not online, EBUSY when pages cannot move. */
@@ -164,7 +163,7 @@ export class MemoryHotplug {
     return {
       memblock: this.#memblock,
       offline: this.#offline,
-      changedSinceBoot: this.changedSinceBoot,
+      addedSinceBoot: this.addedSinceBoot,
       notifiers: this.notifiers.count,
     };
   }
@@ -173,7 +172,7 @@ export class MemoryHotplug {
   restore(saved: ReturnType<MemoryHotplug['save']>): void {
     this.#memblock = saved.memblock;
     this.#offline = saved.offline;
-    this.changedSinceBoot = saved.changedSinceBoot;
+    this.addedSinceBoot = saved.addedSinceBoot;
   }
 
   #align(range: AddressRange): void {

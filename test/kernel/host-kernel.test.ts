@@ -72,17 +72,31 @@ describe('initialisation at boot', () => {
     expect(machine.memory.ownerAt(start)).toBe(9);
   });
 
-  it.each([
-    ['module-not-loaded', 'ENODEV', null],
-    ['cpu-feature-missing', 'EINVAL', '7.0'],
-  ])('ends with %s (%s)', async (code, errno, cpuid) => {
+  it('ends with ENODEV where no module is loaded', async () => {
     const { kernel, machine } = scriptedHost();
-    if (cpuid === null) machine.seam.module = null;
-    else machine.cpuid.set(cpuid, [0, 0, 0, 0]);
+    machine.seam.module = null;
     await kernel.boot();
     const failed = kernel.stages.find(({ state }) => state === 'failed')!;
-    expect([failed.errno, failed.reason!.code]).toEqual([errno, code]);
+    expect([failed.name, failed.errno, failed.reason!.code]).toEqual(['cpus', 'ENODEV', 'module-not-loaded']);
     expect(machine.lps.every((lp) => !lp.vmxOperation && !lp.cr4Vmxe)).toBe(true);
+  });
+
+  it.each([
+    ['XSAVE', 'EINVAL', '1.*', 2, 26],
+    ['MOVDIR64B', 'EINVAL', '7.0', 2, 28],
+    ['self-snoop', 'ENODEV', '1.*', 3, 27],
+  ] as const)('needs %s, else %s', async (feature, errno, leaf, register, bit) => {
+    const { kernel, machine, module } = scriptedHost();
+    const registers = [...machine.cpuid.get(leaf)!] as [number, number, number, number];
+    registers[register] = (registers[register] & ~(1 << bit)) >>> 0;
+    machine.cpuid.set(leaf, registers);
+    await kernel.boot();
+    expect(kernel.stages.find(({ state }) => state === 'failed')).toMatchObject({
+      name: 'platform',
+      errno,
+      reason: { code: 'cpu-feature-missing', data: { feature } },
+    });
+    expect(module.calls).toEqual([]);
   });
 
   it('uses Dynamic PAMT where policy, module and address width agree', async () => {

@@ -53,8 +53,12 @@ describe('hot-added memory on a TDX host', () => {
     expect(first.kernel.hotplug.offline).toEqual([]);
     const second = await host('winner-takes-all', 'first-user');
     second.machine.hotAddMemory(DIMM);
-    await second.kernel.onlineMemory(NEW);
     expect(await refusalOf(second.kernel.enableTdx())).toBe('EBUSY memory-hot-added');
+    const third = await host('winner-takes-all', 'first-user');
+    const range = { start: 6 * GIB, end: 6 * GIB + 256 * MIB };
+    await third.kernel.offlineMemory(range);
+    await third.kernel.onlineMemory(range);
+    expect(await refusalOf(third.kernel.enableTdx())).toBe('not refused');
   });
 
   it('brought online before TDX becomes TDX memory, which the module refuses outside the CMRs', async () => {
