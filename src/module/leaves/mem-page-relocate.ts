@@ -16,7 +16,7 @@ import { type Held, locking } from '../td/held.ts';
 import { l2Unblocked } from '../td/l2-blocking.ts';
 import { aliases } from '../td/l2-sept.ts';
 import { givePage, lockPage } from '../td/operands.ts';
-import { lockMappedPage, releasePage } from '../td/owned-page.ts';
+import { lockMappedPage, replacePage } from '../td/owned-page.ts';
 import { checkSeptState, type EntryKind, enterPageLeaf, openEntry } from '../td/page-leaf.ts';
 import { SEPT_LEVEL } from '../td/sept.ts';
 import { unblocked } from '../td/sept-blocking.ts';
@@ -64,6 +64,6 @@ function run(module: TdxModule, lp: LogicalProcessor, held: Held): bigint {
     alias.ept.write(alias.at, pending ? moved : l2Unblocked(moved));
   }
   ept.writeKeepingClaim(at, unblocked(withPfn(entry, pfn)));
-  regs.q[RCX] = releasePage(old);
+  regs.q[RCX] = replacePage(old);
   return STATUS.TDX_SUCCESS;
 }

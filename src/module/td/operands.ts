@@ -116,7 +116,7 @@ export function givePage({ walk }: LockedPage, type: PageType, owner: number): v
 const PAIR_UNUSED = 1n << 62n;
 
 /** Makes a locked page free again. Returns the hint about the pair of pages that hold its metadata, or 0. @public */
-export function takePage({ entry, parent }: PamtWalk): bigint {
+export function takePage({ entry, parent }: Pick<PamtWalk, 'entry' | 'parent'>): bigint {
   entry.type = PAGE_TYPE.NDA;
   if (parent?.type !== PAGE_TYPE.PAMT) return 0n;
   parent.usedPages--;
