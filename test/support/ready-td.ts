@@ -16,6 +16,8 @@ const XFAM_X87_SSE_AVX = 0x7n;
 const WRITE_BACK = 6;
 const TDX_TSC_FREQUENCY = 40;
 const VCPU_PAGES = 5;
+/** RAX bits 23:16. */
+const VERSION_1 = 1 << 16;
 
 export interface TdOptions {
   readonly dynamicPamt?: boolean;
@@ -23,10 +25,14 @@ export interface TdOptions {
   readonly twoTdmrs?: boolean;
   readonly l2Vms?: number;
   readonly attributes?: bigint;
+  readonly configFlags?: bigint;
+  readonly xfam?: bigint;
   /** Levels of the secure EPT: 4 or 5. */
   readonly levels?: 4 | 5;
   /** Add a vCPU and finalise, so that TLB tracking is required. */
   readonly runnable?: boolean;
+  /** Give the vCPU an x2APIC id. */
+  readonly x2apicId?: bigint;
 }
 
 /** A TD, and calls on it. */
@@ -75,11 +81,11 @@ function buildTd(host: ModuleMachine, dynamicPamt: boolean, options: TdOptions):
   const need = (leaf: number, operands: Partial<Record<RegisterName, bigint>>): void =>
     check(host.status(leaf, operands));
   const tdr = page();
-  const { l2Vms = 0, levels = 4, attributes = 0n } = options;
+  const { l2Vms = 0, levels = 4 } = options;
   need(TDH.mngCreate, { rcx: tdr, rdx: 41n });
   for (const lp of [0, 2]) check(host.status(TDH.mngKeyConfig, { rcx: tdr }, lp));
   for (let i = 0; i < 6 + l2Vms; i++) need(TDH.mngAddcx, { rcx: page(), rdx: tdr });
-  host.machine.memory.write(TD_PARAMS, tdParams(attributes, l2Vms, levels), 0);
+  host.machine.memory.write(TD_PARAMS, tdParams(options), 0);
   need(TDH.mngInit, { rcx: tdr, rdx: BigInt(TD_PARAMS) });
   const td = new TrustDomain(host.module, Number(tdr));
   let tdvpr = 0n;
@@ -87,7 +93,8 @@ function buildTd(host: ModuleMachine, dynamicPamt: boolean, options: TdOptions):
     tdvpr = page();
     need(TDH.vpCreate, { rcx: tdvpr, rdx: tdr });
     for (let i = 0; i < VCPU_PAGES + 3 * l2Vms; i++) need(TDH.vpAddcx, { rcx: page(), rdx: tdvpr });
-    need(TDH.vpInit, { rcx: tdvpr });
+    const identified = options.x2apicId !== undefined;
+    need(TDH.vpInit | (identified ? VERSION_1 : 0), { rcx: tdvpr, r8: options.x2apicId ?? 0n });
     need(TDH.mrFinalize, { rcx: tdr });
   }
   const on: ReadyTd['on'] = (leaf, gpa, level = 0, operands = {}) =>
@@ -128,15 +135,16 @@ function pagePool(host: ModuleMachine, dynamicPamt: boolean): () => bigint {
   };
 }
 
-function tdParams(attributes: bigint, l2Vms: number, levels: number): Uint8Array {
+function tdParams(options: TdOptions): Uint8Array {
+  const { attributes = 0n, xfam = XFAM_X87_SSE_AVX, l2Vms = 0, levels = 4, configFlags = 0n } = options;
   const bytes = new Uint8Array(1024);
   const view = new DataView(bytes.buffer);
   view.setBigUint64(0, attributes, true);
-  view.setBigUint64(8, XFAM_X87_SSE_AVX, true);
+  view.setBigUint64(8, xfam, true);
   view.setUint16(16, 4, true);
   view.setUint8(18, l2Vms);
   view.setBigUint64(24, BigInt(WRITE_BACK | ((levels - 1) << 3)), true);
-  view.setBigUint64(32, levels === 5 ? 1n : 0n, true);
+  view.setBigUint64(32, configFlags | (levels === 5 ? 1n : 0n), true);
   view.setUint16(40, TDX_TSC_FREQUENCY, true);
   return bytes;
 }
