@@ -4,6 +4,7 @@ import type { HostKernel } from '../../src/kernel/host-kernel.ts';
 import { Sysfs } from '../../src/kernel/sysfs.ts';
 import { knobNamed } from '../../src/kernel/sysfs-policy.ts';
 import { createHost, type HostOptions } from '../../src/lab/host.ts';
+import { MSR } from '../../src/machine/platform.ts';
 import { EMBEDDED_HOSTS } from '../../src/survey/embedded/hosts.ts';
 
 const TDX = '/sys/firmware/tdx';
@@ -42,6 +43,35 @@ describe('sysfs', () => {
     expect(sysfs.read(`${TDX}/cmrs/2/node`)).toBe('1');
     const pamt = sysfs.list(`${TDX}/tdmrs`).map((i) => Number(sysfs.read(`${TDX}/tdmrs/${i}/pamt/bytes`)));
     expect(pamt.reduce((sum, bytes) => sum + bytes, 0)).toBe(1_050_636 * 1024);
+  });
+
+  it('tells of P-SEAMLDR beside the version only where the module can be updated at run time', async () => {
+    const directory = '/sys/devices/faux/tdx_host';
+    const { machine } = EMBEDDED_HOSTS.get('spr-256g-2node')!;
+    const offered = [];
+    for (const [seamretBug, module] of [
+      [true, '1.5.05'],
+      [false, '1.5.05'],
+      [false, null],
+    ] as const) {
+      const host = createHost({ ...machine, module });
+      const basic = host.machine.msrs.get(MSR.VMX_BASIC)!;
+      if (!seamretBug) host.machine.msrs.set(MSR.VMX_BASIC, basic | (1n << 60n));
+      await host.kernel.boot();
+      offered.push(new Sysfs(host.kernel).list(directory));
+    }
+    const all = ['version', 'seamldr_version', 'num_remaining_updates'];
+    expect(offered).toEqual([['version'], all, ['version']]);
+  });
+
+  it('leaves VMX operation as it was when it asks P-SEAMLDR', async () => {
+    const { kernel, sysfs } = await booted('spr-256g-2node');
+    const { free } = kernel.allocator.accounts()[0]!;
+    sysfs.read(`${TDX}/seamldr/version`);
+    expect(kernel.cpus.map(({ vmxRefs, lp }) => [vmxRefs, lp.vmxOperation])).toEqual(
+      kernel.cpus.map(() => [1, true]),
+    );
+    expect(kernel.allocator.accounts()[0]!.free).toBe(free);
   });
 
   it('says for every memory block whether TDs can use it, and why not', async () => {

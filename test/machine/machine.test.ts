@@ -145,6 +145,36 @@ describe('machine', () => {
     expect(memory.ownerAt(0x5000)).toBe(40);
   });
 
+  it('wants whole lines of MOVDIR64B', () => {
+    const lp = new Machine(DESCRIPTION).lps[0]!;
+    expect(vectorOf(() => lp.movdir64b(0x5020, new Uint8Array(64)))).toBe(VECTOR_GP);
+    expect(vectorOf(() => lp.movdir64b(0x5040, new Uint8Array(64)))).toBeUndefined();
+  });
+
+  it('forgets what was in memory that is taken away', () => {
+    const machine = new Machine(DESCRIPTION);
+    const dimm = DESCRIPTION.memory[2]!;
+    machine.hotAddMemory(dimm);
+    machine.memory.write(dimm.start, new Uint8Array(64).fill(7), 40);
+    machine.hotRemoveMemory(dimm);
+    expect(machine.memory.read(dimm.start, 1, 0)).toEqual(Uint8Array.of(0xff));
+    machine.hotAddMemory(dimm);
+    expect([machine.memory.ownerAt(dimm.start), machine.memory.read(dimm.start, 1, 0)[0]]).toEqual([0, 0]);
+  });
+
+  it('has every processor once, in a slot the firmware announced', () => {
+    const machine = new Machine(DESCRIPTION);
+    machine.hotAddProcessor(129);
+    expect(() => machine.hotAddProcessor(129)).toThrow(/present already/);
+    expect(() => machine.hotAddProcessor(0)).toThrow(/present already/);
+    expect(() => machine.hotAddProcessor(130)).toThrow(/no processor slot/);
+    expect(machine.lps.map(({ index, apicId }) => [index, apicId])).toEqual([
+      [0, 0],
+      [1, 128],
+      [2, 129],
+    ]);
+  });
+
   it('tells the kernel about memory and processors that come and go', () => {
     const machine = new Machine(DESCRIPTION);
     const events: AcpiEvent['type'][] = [];

@@ -67,6 +67,8 @@ describe('physical memory', () => {
     m.write(0x2000, Uint8Array.of(9), 0);
     expect(m.isPoisoned(0x2000)).toBe(true);
     expect(() => m.read(0x2000, 1, 0)).toThrow(MachineCheck);
+    m.write(0x2000, new Uint8Array(CACHE_LINE), 0);
+    expect(() => m.read(0x2000, 1, 0)).toThrow(MachineCheck);
     m.write(0x2000, new Uint8Array(CACHE_LINE), 0, 'direct');
     expect(m.read(0x2000, 1, 0)).toEqual(Uint8Array.of(0));
   });
