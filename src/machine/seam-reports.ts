@@ -1,6 +1,6 @@
 /**
- * The processor's part of local attestation (SEAMOPS leaves SEAMREPORT and SEAMVERIFYREPORT): it signs the first 256
- * bytes of a TDREPORT, the REPORTMACSTRUCT, with a key that never leaves the machine.
+ * The processor's part of local attestation (SEAMOPS leaves SEAMREPORT and SEAMVERIFYREPORT): it states what runs in the
+ * SEAM range and signs the first 256 bytes of a TDREPORT, the REPORTMACSTRUCT, with a key that never leaves the machine.
  */
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 
@@ -12,12 +12,15 @@ export const REPORT_MAC_STRUCT_BYTES = 256;
 /** Security version of the processor and its microcode: the lowest there is. */
 const CPUSVN = Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 const CPUSVN_OFFSET = 16;
+const TEE_TCB_INFO = { offset: 256, hashOffset: 32 } as const;
 const MAC = { offset: 224, length: 32 } as const;
 
 /** @public */
 export class SeamReports {
   /** Fault point: what every verification says, or null for the truth. */
   verdict: ReportVerdict | null = null;
+  /** Fault point: the processor leaves its fields of a report empty. */
+  silent = false;
   #key: Uint8Array;
 
   /** The key follows from the machine's `seed`, without a draw from its entropy. */
@@ -34,8 +37,11 @@ export class SeamReports {
     this.#key = key;
   }
 
-  /** Fills in CPUSVN and MAC. `report` has at least the 256 bytes of a REPORTMACSTRUCT. */
-  seal(report: Uint8Array): void {
+  /** Fills in TEE_TCB_INFO and its hash, CPUSVN and MAC of a TDREPORT. */
+  seal(report: Uint8Array, teeTcbInfo: Uint8Array): void {
+    if (this.silent) return;
+    report.set(teeTcbInfo, TEE_TCB_INFO.offset);
+    report.set(createHash('sha384').update(teeTcbInfo).digest(), TEE_TCB_INFO.hashOffset);
     report.set(CPUSVN, CPUSVN_OFFSET);
     report.set(this.#mac(report), MAC.offset);
   }

@@ -66,6 +66,7 @@ export function listGlobalFields(
   ) {
     return { status: STATUS.TDX_METADATA_FIELD_ID_INCORRECT, next: NO_FIELD, bytes: new Uint8Array(0) };
   }
+  at = layout.visibleFrom(at, guest);
   const list = new ListWriter(capacity);
   for (let last: GlobalElement | undefined; at >= 0; ) {
     const { field } = layout.elements[at]!;

@@ -20,7 +20,6 @@ const CACHE_SUBLEAVES = 4;
 /** CPUID(4).EAX bits 31:14: ids that share the cache, and cores. */
 const CACHE_SHARING = 0xffff_c000;
 const TSX_CPUID_CLEAR = 1n << 1n;
-const TSX_CTRL_MSR = 0x122;
 const CR4_OSXSAVE = 1n << 18n;
 const CR4_PKE = 1n << 22n;
 
@@ -150,13 +149,13 @@ function adaptCache(vcpu: RunningVcpu, subleaf: number, values: Uint32Array): vo
 }
 
 function adaptFeatures(vcpu: RunningVcpu, values: Uint32Array): void {
-  const { td, vmcs, lp } = vcpu;
+  const { td, vmcs, tdvps } = vcpu;
   assignBit(values, EBX, 15, td.cpuidFlag(CPUID_FLAG.RDT_A));
   assignBit(values, EBX, 12, td.cpuidFlag(CPUID_FLAG.RDT_M));
   assignBit(values, ECX, 13, td.cpuidFlag(CPUID_FLAG.TME));
   assignBit(values, EDX, 18, td.cpuidFlag(CPUID_FLAG.PCONFIG));
   assignBit(values, EDX, 30, !td.cpuidFlag(CPUID_FLAG.NO_CORE_CAPABILITIES));
-  if (td.cpuidFlag(CPUID_FLAG.TSX) && hasAny(lp.rdmsr(TSX_CTRL_MSR), TSX_CPUID_CLEAR)) {
+  if (td.cpuidFlag(CPUID_FLAG.TSX) && hasAny(tdvps.u64(TDVPS.IA32_TSX_CTRL), TSX_CPUID_CLEAR)) {
     assignBit(values, EBX, 4, false);
     assignBit(values, EBX, 11, false);
   }

@@ -53,9 +53,9 @@ const succeed: ExitHandler = (vcpu, { reason, qualification }) =>
 const succeedWithInfo: ExitHandler = (vcpu, { reason, qualification, interruptionInfo }) =>
   exitToHost(vcpu, STATUS.TDX_SUCCESS, { reason, qualification, interruptionInfo });
 
-function raise(inject: (vcpu: RunningVcpu) => void): ExitHandler {
-  return (vcpu) => {
-    inject(vcpu);
+function raise(inject: (vcpu: RunningVcpu, exit: VmExit) => void): ExitHandler {
+  return (vcpu, exit) => {
+    inject(vcpu, exit);
     return 'handled';
   };
 }
@@ -112,6 +112,8 @@ const HANDLERS: ReadonlyMap<number, ExitHandler> = new Map([
   [EXIT.BUS_LOCK, succeed],
   [EXIT.INIT, succeed],
   [EXIT.EXTERNAL_INTERRUPT, succeedWithInfo],
+  [EXIT.C_STATE_SMI, succeedWithInfo],
+  [EXIT.PML_FULL, debuggerOnly(succeed)],
   [EXIT.NOTIFICATION, notificationExit],
   [
     EXIT.TRIPLE_FAULT,
@@ -136,7 +138,7 @@ const HANDLERS: ReadonlyMap<number, ExitHandler> = new Map([
 export function deliverExit(vcpu: RunningVcpu, exit: VmExit): GuestOutcome {
   const result = prologue(vcpu, exit) ?? (HANDLERS.get(exit.reason & 0xffff) ?? unexpected)(vcpu, exit);
   if (result === 'left') return 'exited';
-  if (result !== 'reentered' && epilogue(vcpu, result) === 'left') return 'exited';
+  if (epilogue(vcpu, result) === 'left') return 'exited';
   return isEventInjected(vcpu) ? 'injected' : 'resumed';
 }
 

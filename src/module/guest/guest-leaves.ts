@@ -12,11 +12,15 @@ import { sysRdall } from './leaves/sys-rdall.ts';
 import { vmRd } from './leaves/vm-rd.ts';
 import { vmWr } from './leaves/vm-wr.ts';
 import { vpCpuidveSet } from './leaves/vp-cpuidve-set.ts';
+import { vpEnter } from './leaves/vp-enter.ts';
 import { vpInfo } from './leaves/vp-info.ts';
+import { vpInvept } from './leaves/vp-invept.ts';
+import { vpInvvpid } from './leaves/vp-invvpid.ts';
 import { vpRd } from './leaves/vp-rd.ts';
 import { vpVeinfoGet } from './leaves/vp-veinfo-get.ts';
 import { vpVmcall } from './leaves/vp-vmcall.ts';
 import { vpWr } from './leaves/vp-wr.ts';
+import { accessServedTd } from './servtd-target.ts';
 
 /** @internal */
 export const GUEST_LEAVES: readonly (GuestLeaf | undefined)[] = ((): (GuestLeaf | undefined)[] => {
@@ -29,6 +33,11 @@ export const GUEST_LEAVES: readonly (GuestLeaf | undefined)[] = ((): (GuestLeaf 
     [TDG.vpCpuidveSet, vpCpuidveSet],
     [TDG.memPageAccept, memPageAccept],
     [TDG.mrReport, mrReport],
+    [TDG.servtdRd, (vcpu) => accessServedTd(vcpu, TDG.servtdRd)],
+    [TDG.servtdWr, (vcpu) => accessServedTd(vcpu, TDG.servtdWr)],
+    [TDG.vpEnter, vpEnter],
+    [TDG.vpInvept, vpInvept],
+    [TDG.vpInvvpid, vpInvvpid],
     [TDG.mrVerifyreport, mrVerifyreport],
     [TDG.memPageAttrRd, memPageAttrRd],
     [TDG.memPageAttrWr, memPageAttrWr],

@@ -8,7 +8,7 @@ import { isMsrInBitmaps, isMsrOpen, type MsrAccess } from '../td/msr-bitmaps.ts'
 import { type Refusal, refuse, VE_CATEGORY } from './injection.ts';
 import { MSR_READERS, MSR_WRITERS } from './msr-rules.ts';
 import type { RunningVcpu } from './running-vcpu.ts';
-import { EXIT } from './vm-exit.ts';
+import type { VmExit } from './vm-exit.ts';
 
 type Flag = (typeof CPUID_FLAG)[keyof typeof CPUID_FLAG];
 
@@ -29,7 +29,7 @@ const FEATURES: Readonly<Partial<Record<MsrAction, { readonly flag: Flag; readon
 };
 
 /** RDMSR: the value goes into EDX:EAX, unless the access is refused. @internal */
-export function rdmsrExit(vcpu: RunningVcpu): void {
+export function rdmsrExit(vcpu: RunningVcpu, { reason }: VmExit): void {
   const { q, d } = vcpu.regs;
   const msr = d[2 * RCX]!;
   const answer = isMsrInBitmaps(msr)
@@ -37,7 +37,7 @@ export function rdmsrExit(vcpu: RunningVcpu): void {
     : VE_CATEGORY.NON_CONFIG_PARAVIRT;
   if (answer === 'unchanged') return;
   if (typeof answer !== 'bigint') {
-    refuse(vcpu, answer, { reason: EXIT.RDMSR });
+    refuse(vcpu, answer, { reason });
     return;
   }
   q[RAX] = answer & 0xffff_ffffn;
@@ -45,14 +45,14 @@ export function rdmsrExit(vcpu: RunningVcpu): void {
 }
 
 /** WRMSR of EDX:EAX. @internal */
-export function wrmsrExit(vcpu: RunningVcpu): void {
+export function wrmsrExit(vcpu: RunningVcpu, { reason }: VmExit): void {
   const { d } = vcpu.regs;
   const msr = d[2 * RCX]!;
   const value = (BigInt(d[2 * RDX]!) << 32n) | BigInt(d[2 * RAX]!);
   const answer = isMsrInBitmaps(msr)
     ? (MSR_WRITERS.get(msr)?.(vcpu, value, msr) ?? generalRule(vcpu, msr, 'write'))
     : VE_CATEGORY.NON_CONFIG_PARAVIRT;
-  if (answer !== 'done') refuse(vcpu, answer, { reason: EXIT.WRMSR });
+  if (answer !== 'done') refuse(vcpu, answer, { reason });
 }
 
 /** MSRs without a rule of their own. */

@@ -20,6 +20,7 @@ const RESUME_HINT = 1n << 63n;
 const COMPACTED = 1n << 63n;
 /** Instructions that the fixed counter shows after any exit: single-step attacks are not modelled. */
 const INSTRUCTIONS_RETIRED = 100_000n;
+const PERF_GLOBAL_STATUS_MSR = 0x38e;
 
 /** RFLAGS.TF, IA32_DEBUGCTL.BTF, and the single-step bit of pending debug exceptions. */
 const RFLAGS_TF = 1n << 8n;
@@ -121,6 +122,12 @@ export function exitForVmcall(vcpu: RunningVcpu, mask: number, xmmMask: number):
   return leave(vcpu, VCPU_STATE.READY, LAST_TD_EXIT.TDVMCALL, false, true);
 }
 
+/** Performance monitoring as the CPU shows it: the counters of a processor that is not simulated, but for the first. */
+function savePerfmon({ tdvps, lp }: RunningVcpu): void {
+  tdvps.setU64(TDVPS.IA32_PMC_FX_CTR, INSTRUCTIONS_RETIRED);
+  tdvps.setU64(TDVPS.IA32_PERF_GLOBAL_STATUS, lp.rdmsr(PERF_GLOBAL_STATUS_MSR));
+}
+
 function leave(vcpu: RunningVcpu, state: number, lastExit: number, isDead: boolean, isTrap: boolean): 'left' {
   const { tdvps, tdcs } = vcpu;
   vcpu.busLocked = false;
@@ -128,7 +135,7 @@ function leave(vcpu: RunningVcpu, state: number, lastExit: number, isDead: boole
     if (updateVcpuStateDetails(vcpu)) vcpu.lp.regs.q[RCX]! |= RESUME_HINT;
     else vcpu.lp.regs.q[RCX]! &= ~RESUME_HINT;
     vcpu.saveRegisters();
-    if (vcpu.hasAttribute(ATTRIBUTES.PERFMON)) tdvps.setU64(TDVPS.IA32_PMC_FX_CTR, INSTRUCTIONS_RETIRED);
+    if (vcpu.hasAttribute(ATTRIBUTES.PERFMON)) savePerfmon(vcpu);
     tdvps.setU8(TDVPS.VCPU_STATE, state);
     tdvps.setU8(TDVPS.LAST_TD_EXIT, lastExit);
     const xfam = tdcs.u64(TDCS.XFAM);

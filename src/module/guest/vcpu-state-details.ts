@@ -1,3 +1,4 @@
+import type { ControlStructure } from '../td/control-structure.ts';
 import { hasAny } from '../td/features.ts';
 import { TDCS, TDVPS } from '../td/layout.ts';
 import { VMCS } from '../td/vmcs.ts';
@@ -15,19 +16,24 @@ const ANY_OF: readonly (readonly [control: bigint, details: bigint])[] = [
 ];
 /** Offset of the processor priority register in the virtual APIC page. */
 const PPR = 0xa0;
+const PRIORITY = 0xf0;
 /** Interrupt vectors up to here are exceptions and never in service. */
 const LAST_EXCEPTION = 30;
+
+/** True when the virtual APIC wants to deliver an interrupt; `status` is the guest interrupt status of the VMCS. @internal */
+export function isInterruptRequested(tdvps: ControlStructure, status: number): boolean {
+  return (status & PRIORITY) > (tdvps.u8(TDVPS.VAPIC + PPR) & PRIORITY);
+}
 
 /** Notes what the vCPU waits for; true when the host is to be told that it wants to run soon. @internal */
 export function updateVcpuStateDetails({ tdvps, tdcs, vmcs }: RunningVcpu): boolean {
   const status = vmcs.read32(VMCS.GUEST_INTERRUPT_STATUS);
-  const requested = status & 0xf0;
   const inService = (status >>> 8) & 0xff;
   let details = tdvps.u64(TDVPS.VCPU_STATE_DETAILS);
   const assign = (bit: bigint, on: boolean): void => {
     details = on ? details | bit : details & ~bit;
   };
-  assign(INTERRUPT_PENDING, requested > (tdvps.u8(TDVPS.VAPIC + PPR) & 0xf0));
+  assign(INTERRUPT_PENDING, isInterruptRequested(tdvps, status));
   assign(INTERRUPT_IN_SERVICE, inService > LAST_EXCEPTION);
   assign(NMI_PENDING, tdvps.flag(TDVPS.PEND_NMI));
   tdvps.setU64(TDVPS.VCPU_STATE_DETAILS, details);

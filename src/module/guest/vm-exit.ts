@@ -34,6 +34,7 @@ export const EXIT = {
   MWAIT: 36,
   MONITOR: 39,
   ENTRY_FAILED_MACHINE_CHECK: 41,
+  C_STATE_SMI: 42,
   EPT_VIOLATION: 48,
   EPT_MISCONFIGURATION: 49,
   INVEPT: 50,
@@ -43,6 +44,7 @@ export const EXIT = {
   APIC_WRITE: 56,
   VMFUNC: 59,
   ENCLS: 60,
+  PML_FULL: 62,
   PCONFIG: 65,
   ENCLV: 70,
   ENQCMD: 72,
@@ -77,7 +79,8 @@ export type GuestOutcome = 'resumed' | 'injected' | 'exited';
 
 /**
  * What a handler did: answered the exit or injected an event (`handled`), stopped for an event of the host so that the
- * instruction runs again (`interrupted`), went back to the guest at once (`reentered`), or to the host (`left`).
+ * instruction runs again (`interrupted`), injected a #VE in place of the instruction (`reentered`), or went to the host
+ * (`left`).
  * @internal
  */
 export type ExitResult = 'handled' | 'interrupted' | 'reentered' | 'left';

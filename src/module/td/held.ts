@@ -41,8 +41,8 @@ export function releaseAll(locks: readonly Releasable[]): void {
   for (let i = locks.length - 1; i >= 0; i--) locks[i]!.release();
 }
 
-/** Runs a leaf and releases what it holds, whatever it returns. @public */
-export function holding(leaf: (held: Held) => bigint): bigint {
+/** Runs a leaf or a part of one and releases what it holds, whatever it returns. @public */
+export function holding<T>(leaf: (held: Held) => T): T {
   const held = new Held();
   try {
     return leaf(held);

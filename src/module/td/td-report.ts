@@ -3,7 +3,6 @@ import { decodeSeamSigstruct } from '../../abi/seam-sigstruct.ts';
 import type { SeamReports } from '../../machine/seam-reports.ts';
 import { moduleImage } from '../module-image.ts';
 import type { ModuleRelease } from '../releases.ts';
-import { sha384 } from './measurement.ts';
 import type { TdInfo } from './td-info.ts';
 
 /** Bytes of a TDREPORT and of the data that its maker puts into it. @public */
@@ -14,10 +13,8 @@ export const REPORT_DATA_BYTES = 64;
 const OFFSET = {
   TYPE: 0,
   VERSION: 2,
-  TEE_TCB_INFO_HASH: 32,
   TEE_INFO_HASH: 80,
   REPORT_DATA: 128,
-  TEE_TCB_INFO: 256,
   TD_INFO: 512,
 } as const;
 const TDX_REPORT = 0x81;
@@ -43,15 +40,12 @@ export function makeTdReport(
   { info, data, hasServiceTds }: ReportSubject,
 ): Uint8Array {
   const report = new Uint8Array(TD_REPORT_BYTES);
-  const tcbInfo = teeTcbInfo(release);
   report[OFFSET.TYPE] = TDX_REPORT;
   report[OFFSET.VERSION] = hasServiceTds ? VERSION.WITH_SERVICE_TDS : VERSION.PLAIN;
-  report.set(sha384(tcbInfo), OFFSET.TEE_TCB_INFO_HASH);
   report.set(info.hash, OFFSET.TEE_INFO_HASH);
   report.set(data, OFFSET.REPORT_DATA);
-  report.set(tcbInfo, OFFSET.TEE_TCB_INFO);
   report.set(info.bytes, OFFSET.TD_INFO);
-  reports.seal(report);
+  reports.seal(report, teeTcbInfo(release));
   return report;
 }
 
