@@ -51,6 +51,7 @@ export const VERBS: readonly Verb[] = [
         'fail on purpose: seamcall:N, LEAF[#N][=STATUS], alloc:N or alloc:PURPOSE (vmxon-region, tdmr-list, pamt, tdmr-pa-array)',
       ],
       ['--trace <file>', 'write one line per SEAMCALL to this file'],
+      ['--save <file>', 'save the host after its bring-up to this file'],
     ],
     help: BRING_UP_HELP,
     load: () => import('./verbs/up.ts'),
@@ -71,11 +72,24 @@ export const VERBS: readonly Verb[] = [
     load: () => import('./verbs/td.ts'),
   },
   {
+    name: 'inspect',
+    operands: '<file-or-host...>',
+    summary: 'look at a saved host, or at one brought up first: TDs, KeyIDs, pages by owner, secure EPT',
+    options: [
+      ['--td <tdr>', 'only the TD whose TDR is at this address'],
+      ['--sept', 'with the secure EPT of every TD as a tree'],
+      ...BRING_UP_OPTIONS,
+    ],
+    help: BRING_UP_HELP,
+    load: () => import('./verbs/inspect.ts'),
+  },
+  {
     name: 'explain',
     operands: '<word...>',
     summary:
       'decode a status, leaf number, metadata field id, errno or log line, and say what to do about it',
     options: [],
+    hyphens: true,
     load: () => import('./verbs/explain.ts'),
   },
   {

@@ -9,6 +9,7 @@ import { hostOptions, kernelPolicy, readHost } from '../host-operands.ts';
 import { LineFile } from '../line-file.ts';
 import { printNotes } from '../print-plan.ts';
 import { logLine, printState } from '../print-state.ts';
+import { writeSavedHost } from '../saved-host.ts';
 import { EXIT, type Run } from '../verb.ts';
 
 export const run: Run = async (sources, options, io) => {
@@ -35,6 +36,7 @@ export const run: Run = async (sources, options, io) => {
     printState(io, host);
     printNotes(io, survey.notes);
   }
+  if (options.save !== undefined) writeSavedHost(String(options.save), host, io);
   const { failure } = host;
   if (failAt !== undefined && failure?.reached === false) {
     io.err(`tdxlab: --fail-at: ${describeMiss(failAt, failure)}`);

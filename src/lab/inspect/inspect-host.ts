@@ -18,6 +18,8 @@ export interface MachineInspection {
   readonly module: { readonly version: string; readonly state: SysState } | null;
   /** What the kernel makes of TDX. */
   readonly tdx: TdxState;
+  /** Which stage of its initialisation failed and why; null where none did. */
+  readonly tdxFailure: string | null;
   readonly virtualNs: number;
   readonly seamcalls: number;
   /** Pages of physical memory that have contents, and their bytes. */
@@ -79,6 +81,7 @@ export function inspectHost(
 function inspectMachine({ machine, kernel }: Pick<Host, 'machine' | 'kernel'>): MachineInspection {
   const { memory, seam } = machine;
   const { module } = seam;
+  const failed = kernel.stages.find(({ state }) => state === 'failed');
   return {
     name: machine.description.name,
     packages: machine.packages.length,
@@ -86,6 +89,7 @@ function inspectMachine({ machine, kernel }: Pick<Host, 'machine' | 'kernel'>): 
     lpsOnline: kernel.cpus.filter(({ online }) => online).length,
     module: module instanceof TdxModule ? { version: module.version, state: module.sysState } : null,
     tdx: kernel.state,
+    tdxFailure: failed?.reason === undefined ? null : `${failed.name}: ${failed.reason.text}`,
     virtualNs: machine.clock.nowNs,
     seamcalls: seam.calls,
     pagesWithContents: memory.framesInUse,
