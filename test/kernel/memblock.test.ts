@@ -44,6 +44,8 @@ describe('memblockFromFirmware', () => {
     const e820: E820Entry[] = [{ start: 0, end: GIB, type: 'usable' }];
     const whole = memblockFromFirmware(e820, [srat(0, 512 * MIB, 1), srat(512 * MIB, GIB - MIB, 2)]);
     expect(whole.map(({ node }) => node)).toEqual([1, 2, 0]);
+    const less = [srat(0, 512 * MIB, 1), srat(512 * MIB, GIB - MIB - PAGE_4K, 2)];
+    expect(memblockFromFirmware(e820, less).map(({ node }) => node)).toEqual([0]);
     expect(memblockFromFirmware(e820, [srat(0, 512 * MIB, 1)])).toEqual([
       { start: 0, end: GIB, node: 0, kind: 'ram' },
     ]);

@@ -103,6 +103,13 @@ describe('plan of changed hosts', () => {
     expect(await remediesOf({ keyIds: { mktme: 63, tdx: 3000 } }, '')).toMatch(/give TDX fewer KeyIDs/);
   });
 
+  it('tells to boot with nohibernate, and only that, where hibernation is in the way', async () => {
+    const survey = await surveyOf('spr-256g-2node', {});
+    const { verdict, remedies } = planHost({ ...survey, kernel: { hibernationDisabled: false } }, DEFAULTS);
+    expect(verdict).toMatchObject({ ok: false, step: 'detect', errnoName: 'EINVAL', code: 'hibernation' });
+    expect(remedies.map(({ change }) => change)).toEqual(['boot with nohibernate']);
+  });
+
   it('recognises the TDX 1.0 module by its status', async () => {
     const { verdict } = await plan('spr-256g-2node', { module: '1.0' });
     expect(verdict.status).toEqual({ value: 0xc000_0505_0000_0000n, name: 'TDX_SYS_NOT_READY' });

@@ -90,6 +90,14 @@ describe('checks of one TDMR', () => {
     expect(check({ ...GOOD, ...change } as TdmrInfo<number | bigint>)).toBe(status);
   });
 
+  it('looks at a wrap before the order', () => {
+    const second = { ...GOOD, base: GIB, size: 0xffff_ffff_c000_0000n };
+    expect(check(GOOD, second)).toBe(withInfo(STATUS.TDX_INVALID_TDMR, 1));
+    expect(check(GOOD, { ...second, size: 0xffff_ffff_8000_0000n })).toBe(
+      withInfo(STATUS.TDX_NON_ORDERED_TDMR, 1),
+    );
+  });
+
   it('lets an empty reserved area hold any offset', () => {
     expect(check({ ...GOOD, reserved: [{ offset: 0xffff_ffff_ffff_ffffn, size: 0n }] })).toBe(0n);
   });

@@ -48,6 +48,13 @@ describe('TDH.SYS.DISABLE', () => {
     expect(status(TDH.sysDisable)).toBe(0n);
   });
 
+  it('is refused while an LP runs a TD', () => {
+    const { module, machine, status } = ready();
+    module.lpsInTd = 1;
+    expect(status(TDH.sysDisable)).toBe(STATUS.TDX_SYS_BUSY);
+    expect(machine.seam.module).toBe(module);
+  });
+
   it('is not there where the feature is not enumerated', () => {
     expect(readyModule().status(TDH.sysDisable)).toBe(STATUS.TDX_OPERAND_INVALID);
   });

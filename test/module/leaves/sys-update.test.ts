@@ -34,7 +34,11 @@ describe('TDH.SYS.SHUTDOWN', () => {
     expect(host.status(TDH.sysShutdown, { rcx: 0n })).toBe(invalid(1n));
     expect(host.status(TDH.sysShutdown, { rcx: 2n })).toBe(invalid(1n));
     expect(host.status(TDH.sysShutdown, { rcx: 1n | (1n << 17n) })).toBe(invalid(1n));
+    host.module.lpsInTd = 1;
+    expect(host.status(TDH.sysShutdown, { rcx: 1n })).toBe(STATUS.TDX_SYS_BUSY);
     expect(host.module.sysState).toBe('SYS_READY');
+    host.module.lpsInTd = 0;
+    expect(host.status(TDH.sysShutdown, { rcx: 1n })).toBe(0n);
   });
 
   it('counts what an update would break, when asked to avoid it', () => {
