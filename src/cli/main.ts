@@ -37,6 +37,7 @@ async function main(argv: readonly string[]): Promise<number> {
       .command(`${verb.name} ${verb.operands}`.trim(), { hidden: verb.hidden === true })
       .description(verb.summary)
       .addHelpText('after', verb.help === undefined ? '' : `\n${verb.help}`)
+      .allowUnknownOption(verb.hyphens === true)
       .option('--json', 'print one JSON document instead of text')
       .action(async (...parameters: unknown[]) => {
         const operands = parameters

@@ -19,6 +19,8 @@ export interface Verb {
   readonly options: readonly (readonly [flags: string, text: string, times?: 'repeatable'])[];
   /** More for its --help, in lines of at most 80 characters. */
   readonly help?: string;
+  /** Operands may start with a hyphen (`-ENOMEM`): what is no option is one. */
+  readonly hyphens?: boolean;
   /** Left out of the overview. */
   readonly hidden?: boolean;
   readonly load: () => Promise<{ readonly run: Run }>;

@@ -12,7 +12,13 @@ const MAX_PAMT_UNITS = 2 ** 42;
 /** SEAMCALL errors kept; a failing host repeats the same one. */
 const MAX_SEAMCALL_ERRORS = 100;
 
-function takeKeyIds(evidence: Evidence, match: RegExpExecArray, place: Place): void {
+function takeSeamcallError(evidence: Evidence, match: readonly string[]): void {
+  const error = { leaf: Number(match[1]), status: BigInt(match[2]!) };
+  if (evidence.seamcallErrors.length < MAX_SEAMCALL_ERRORS) evidence.seamcallErrors.push(error);
+  evidence.failure ??= { text: match[0]! };
+}
+
+function takeKeyIds(evidence: Evidence, match: readonly string[], place: Place): void {
   const start = parseCount(match[1]!, MAX_KEY_ID, 'as a KeyID', place);
   const end = parseCount(match[2]!, MAX_KEY_ID, 'as a KeyID', place);
   const range = `private KeyID range [${start}, ${end})`;
@@ -53,10 +59,19 @@ export const TDX_RULES: readonly LogRule[] = [
   {
     word: 'SEAMCALL',
     pattern: /SEAMCALL \((0x[0-9a-f]{1,16}|\d{1,10})\) failed: (0x[0-9a-f]{1,16})/,
-    take(evidence, match) {
-      const error = { leaf: Number(match[1]), status: BigInt(match[2]!) };
-      if (evidence.seamcallErrors.length < MAX_SEAMCALL_ERRORS) evidence.seamcallErrors.push(error);
-      evidence.failure ??= { text: match[0] };
+    take: takeSeamcallError,
+  },
+  {
+    word: 'SEAMCALL failed: CPU',
+    pattern: /SEAMCALL failed: CPU \d+: leaf (\d{1,10}), error (0x[0-9a-f]{1,16})/,
+    take: takeSeamcallError,
+  },
+  {
+    word: 'KeyID: start',
+    pattern: /private KeyID: start (\d+), nr (\d+)/,
+    take(evidence, match, place) {
+      const end = String(Number(match[1]) + Number(match[2]));
+      takeKeyIds(evidence, [match[0], match[1]!, end], place);
     },
   },
   { word: 'KeyID range', pattern: /KeyID range:? \[(\d+), ?(\d+)\)/, take: takeKeyIds },

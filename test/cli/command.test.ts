@@ -107,6 +107,11 @@ describe('the command', () => {
     expect(tdxlab('--version').stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });
 
+  it('explains words that start with a hyphen', () => {
+    expect(tdxlab('explain', '-ENOMEM').stdout).toMatch(/^ENOMEM {2}-12/);
+    expect(tdxlab('explain', '-accel kvm: vm-type tdx not supported by KVM').status).toBe(0);
+  });
+
   it('takes knobs one by one, operands after them', () => {
     const { status, stdout } = tdxlab(
       ...['up', '--policy', 'holes=cmr', '--policy', 'on-error=shutdown', 'emr-256g-4node', '--json'],

@@ -146,6 +146,13 @@ tdx: TDX module initialized.
     expect(observed.initialized).toBe(true);
   });
 
+  it('reads KeyIDs and SEAMCALL errors in the wordings of older kernels', async () => {
+    const { machine, observed } = await surveyOf(`${RAM}tdx: TDX private KeyID: start 16, nr 48
+tdx: SEAMCALL failed: CPU 94: leaf 33, error 0xc000092100000122.\n`);
+    expect(machine.keyIds).toEqual({ mktme: 15, tdx: 48 });
+    expect(observed.seamcallErrors).toEqual([{ leaf: 33, status: 0xc000_0921_0000_0122n }]);
+  });
+
   it('reads failures with their errno, range and SEAMCALL', async () => {
     const exhausted = await surveyOf(`${RAM}virt/tdx: TDMR [0x0, 0x80000000): reserved areas exhausted.
 virt/tdx: module initialization failed (-28)

@@ -18,10 +18,11 @@ export function errnoNamed(word: string): ErrnoName | undefined {
   return Object.hasOwn(ERRNO, name) ? (name as ErrnoName) : undefined;
 }
 
-/** Every place that gives this errno; `only` keeps the places of one part of the host path. @internal */
+/** Every place that gives this errno; `only` keeps the places whose name has it, where there are any. @internal */
 export function explainErrno(errno: ErrnoName, only = ''): Explanation {
   const number = -ERRNO[errno];
-  const cases = ERRNO_PLACES[errno].filter(({ where }) => where.startsWith(only));
+  const named = ERRNO_PLACES[errno].filter(({ where }) => where.includes(only));
+  const cases = named.length > 0 ? named : ERRNO_PLACES[errno];
   const counted = cases.length === 1 ? 'one place' : `${cases.length} places`;
   return {
     kind: 'errno',
@@ -36,4 +37,29 @@ export function explainErrno(errno: ErrnoName, only = ''): Explanation {
     data: { errno: number },
     parts: [],
   };
+}
+
+/** What the C library calls an errno, as VMMs print it. */
+const TEXTS: Readonly<Record<string, ErrnoName>> = {
+  'Operation not permitted': 'EPERM',
+  'No such file or directory': 'ENOENT',
+  'Interrupted system call': 'EINTR',
+  'Input/output error': 'EIO',
+  'Argument list too long': 'E2BIG',
+  'Bad file descriptor': 'EBADF',
+  'Resource temporarily unavailable': 'EAGAIN',
+  'Cannot allocate memory': 'ENOMEM',
+  'Bad address': 'EFAULT',
+  'Device or resource busy': 'EBUSY',
+  'File exists': 'EEXIST',
+  'No such device': 'ENODEV',
+  'Invalid argument': 'EINVAL',
+  'Inappropriate ioctl for device': 'ENOTTY',
+  'No space left on device': 'ENOSPC',
+  'Operation not supported': 'EOPNOTSUPP',
+};
+
+/** The errno that the C library describes so. @internal */
+export function errnoDescribed(text: string): ErrnoName | undefined {
+  return Object.hasOwn(TEXTS, text) ? TEXTS[text] : undefined;
 }

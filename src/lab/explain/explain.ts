@@ -14,6 +14,7 @@ import {
   looksLikeStatus,
   NAMED_STATUSES,
 } from './status.ts';
+import { explainVmcallStatus } from './vmcall-status.ts';
 
 /** A word or line with all its readings, the likeliest first; there is at least one. @public */
 export interface Explained {
@@ -97,12 +98,15 @@ function valueReadings(value: bigint): Explanation[] {
   const leaves = leavesNumbered(value).map((leaf) =>
     explainLeaf(leaf, leaf.side === 'seamldr' ? 0 : Number(value >> 16n)),
   );
-  const status = statusLike && (value === 0n || value >= 1n << 32n) && seamldr === undefined;
+  const vmcall = explainVmcallStatus(value);
+  const other = seamldr ?? vmcall;
+  const status = statusLike && (value === 0n || value >= 1n << 32n) && other === undefined;
   const known = [
     ...fields,
     ...(status && fields.length === 0 ? [explainStatus(value)] : []),
     ...leaves,
     ...(seamldr === undefined ? [] : [seamldr]),
+    ...(vmcall === undefined ? [] : [vmcall]),
   ];
   if (known.length > 0) return known;
   if (looksLikeField(value)) return [explainFieldBits(value)];

@@ -1,11 +1,12 @@
 /** Explains a line of a kernel log: finds its kind in the tables and explains leaf, status and errno in it. */
 import { RECOVERY_TEXT } from './advice/advice.ts';
-import { errnoNumbered, explainErrno } from './errno.ts';
+import { errnoDescribed, errnoNumbered, explainErrno } from './errno.ts';
 import type { Explanation } from './explanation.ts';
 import { explainLeaf, leavesNamed, leavesNumbered } from './leaf.ts';
 import { BRING_UP_LINES } from './lines/bring-up-lines.ts';
 import type { Groups, LogLine } from './lines/log-line.ts';
 import { RUN_TIME_LINES } from './lines/run-time-lines.ts';
+import { VMM_LINES } from './lines/vmm-lines.ts';
 import { PAIRS, type Pair } from './pairs.ts';
 import { explainSeamldrStatus, explainStatus, looksLikeStatus, NAMED_STATUSES } from './status.ts';
 
@@ -26,7 +27,13 @@ const ANY_STATUS: LogLine = {
 };
 
 /** Kinds of lines, the most telling first. @internal */
-export const LOG_LINES: readonly LogLine[] = [...BRING_UP_LINES, ...RUN_TIME_LINES, BARE_PAIR, ANY_STATUS];
+export const LOG_LINES: readonly LogLine[] = [
+  ...BRING_UP_LINES,
+  ...RUN_TIME_LINES,
+  ...VMM_LINES,
+  BARE_PAIR,
+  ANY_STATUS,
+];
 
 /** Explains a log line, with any prefix; undefined when no table knows it. @internal */
 export function explainLogLine(line: string): Explanation | undefined {
@@ -56,12 +63,13 @@ export function explainLogLine(line: string): Explanation | undefined {
 }
 
 function partsOf(groups: Groups): Explanation[] {
-  const { leaf, status, seamldr, errno } = groups;
+  const { leaf, status, seamldr, errno, error, ioctl } = groups;
   const parts: (Explanation | undefined)[] = [
     leaf === undefined ? undefined : leafPart(leaf),
     status === undefined ? undefined : statusPart(status),
     seamldr === undefined ? undefined : explainSeamldrStatus(BigInt(seamldr)),
     errno === undefined ? undefined : errnoPart(Number(errno)),
+    error === undefined ? undefined : describedErrnoPart(error, ioctl),
   ];
   return parts.filter((part) => part !== undefined);
 }
@@ -87,6 +95,11 @@ function statusPart(text: string): Explanation | undefined {
 function errnoPart(number: number): Explanation | undefined {
   const errno = errnoNumbered(number);
   return errno === undefined ? undefined : explainErrno(errno, 'bring-up');
+}
+
+function describedErrnoPart(text: string, ioctl: string | undefined): Explanation | undefined {
+  const errno = errnoDescribed(text);
+  return errno === undefined ? undefined : explainErrno(errno, ioctl);
 }
 
 /** What a leaf and a status of one line say together. */

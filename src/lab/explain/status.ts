@@ -32,11 +32,12 @@ export function looksLikeStatus(value: bigint): boolean {
   return (value & RESERVED) === 0n && value >> 60n !== 0n;
 }
 
-/** Statuses that a TD exit may change the top bits of, found by class and code alone. */
+/** Statuses that a TD exit may change the top bits of, found by class and code alone; success has none to change. */
 function nameOf(status: DecodedStatus): string | undefined {
   if (status.name !== undefined) return status.name;
-  if (status.value >> 60n === 0n || status.className === 'SOFTWARE') return undefined;
-  return NAMES_BY_CODE.get(status.value & CLASS_AND_CODE);
+  const code = status.value & CLASS_AND_CODE;
+  if (status.value >> 60n === 0n || code === 0n || status.className === 'SOFTWARE') return undefined;
+  return NAMES_BY_CODE.get(code);
 }
 
 /** P-SEAMLDR's status called by this number, where it has one. @internal */

@@ -124,7 +124,19 @@ describe('a number with several readings', () => {
     expect(read('0x8000000000000000').map(({ name }) => name)).toEqual([
       'SEAMLDR.INFO',
       'PSEAMLDR_EBADPARAM',
+      'TDVMCALL INVALID_OPERAND',
     ]);
+    expect(read('0x8000000000000002').map(({ name }) => name)).toEqual(['TDVMCALL ALIGN_ERROR']);
+    expect(read('0x8000000000000003').map(({ name }) => name)).toEqual([
+      'PSEAMLDR_EBADCALL',
+      'TDVMCALL SUBFUNC_UNSUPPORTED',
+    ]);
+  });
+
+  it('is no success while it has an error bit', () => {
+    for (const word of ['0x800000000000000d', '0xc000000000000000', '0x4000000000000000']) {
+      expect(read(word)[0]).toMatchObject({ name: 'unnamed status of class GENERAL' });
+    }
   });
 
   it('is a TD exit when nothing else has the number', () => {

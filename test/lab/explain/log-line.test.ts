@@ -18,6 +18,13 @@ const LINES: readonly (readonly [line: string, kind: string])[] = [
   ['virt/tdx: Disable ACPI S3. Turn off TDX in the BIOS to use ACPI S3.', 'no ACPI S3'],
   ['virt/tdx: ACPI S3 is disabled; turn TDX off in the BIOS to use it', 'no ACPI S3'],
   ['virt/tdx: TDX not supported by the host platform', 'platform not supported'],
+  ['[   16.735980] tdx: Cannot enable TDX on TDX disabled platform', 'platform not supported'],
+  ['[   10.348460] tdx: not enabled by BIOS.', 'SEAM range off'],
+  ['[   14.036739] kvm_intel: Failed to initialize TDX module.', 'KVM goes on without TDX'],
+  ['tdx: SEAMCALL failed: CPU 94: leaf 33, error 0xc000092100000122.', 'a SEAMCALL failed'],
+  ['qemu-system-x86_64: vm-type tdx not supported by KVM', 'KVM has no TDs'],
+  ["qemu-system-x86_64: -accel kvm: kvm-type 'tdx' not supported by KVM", 'KVM has no TDs'],
+  ['qemu-system-x86_64: KVM_TDX_INIT_VM failed: Invalid argument', 'a KVM call of a VMM failed'],
   ['virt/tdx: XSAVE is required for TDX', 'CPU feature missing'],
   ['virt/tdx: MOVDIR64B is required for TDX', 'CPU feature missing'],
   ['virt/tdx: Self-snoop is required for TDX', 'CPU feature missing'],
@@ -191,5 +198,24 @@ describe.skipIf(!existsSync(HOSTS))('logs of real hosts (skipped where ../shared
   it('every line about TDX is recognised', () => {
     expect(lines.length).toBeGreaterThan(20);
     for (const line of lines) expect(readLine(line), line).toMatchObject({ kind: 'log' });
+  });
+});
+
+describe('a line of a VMM', () => {
+  it('gives the places of that call with that errno', () => {
+    const [{ readings }] = explain(['KVM_TDX_INIT_VM failed: Invalid argument']) as [
+      { readings: Explanation[] },
+    ];
+    const [errno] = readings[0]!.parts;
+    expect(errno).toMatchObject({ name: 'EINVAL' });
+    expect(errno!.cases.map(({ where }) => where)).toEqual(['KVM_TDX_INIT_VM']);
+  });
+});
+
+describe('the wording of the 2023 kernels', () => {
+  it('names leaf and status', () => {
+    const line = 'tdx: SEAMCALL failed: CPU 94: leaf 33, error 0xc000092100000122.';
+    const [{ readings }] = explain([line]) as [{ readings: Explanation[] }];
+    expect(readings[0]!.parts.map(({ name }) => name)).toEqual(['TDH.SYS.INIT', 'TDX_INCORRECT_MSR_VALUE']);
   });
 });

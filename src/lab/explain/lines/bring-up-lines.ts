@@ -101,10 +101,22 @@ export const BRING_UP_LINES: readonly LogLine[] = [
   },
   {
     name: 'platform not supported',
-    pattern: /not supported by the host platform|host platform (?:is )?(?:not |un)support/i,
+    pattern:
+      /not supported by the host platform|host platform (?:is )?(?:not |un)support|TDX disabled platform/i,
     says: 'The kernel found no private KeyIDs, so the firmware has not enabled TDX.',
     cases: [
       { cause: 'TDX is off in the BIOS, or detection ended earlier for another reason.', remedy: BIOS_ON },
+    ],
+  },
+  {
+    name: 'KVM goes on without TDX',
+    pattern: /Failed to initialize TDX module/i,
+    says: 'kvm_intel asked for the module and bring-up failed; KVM loads without TDX.',
+    cases: [
+      {
+        cause: 'The lines of virt/tdx or tdx before this one say what failed.',
+        remedy: 'Explain the first of them. After the repair reboot: bring-up is tried once per boot.',
+      },
     ],
   },
   {
@@ -133,9 +145,9 @@ export const BRING_UP_LINES: readonly LogLine[] = [
   },
   {
     name: 'SEAM range off',
-    pattern: /SEAMRR.*?(?:not |isn't |un)(?:enabled|configured|supported)/i,
-    says: 'The firmware set no memory range for the module aside.',
-    cases: [{ cause: 'TDX is off in the BIOS.', remedy: BIOS_ON }],
+    pattern: /SEAMRR.*?(?:not |isn't |un)(?:enabled|configured|supported)|tdx: not enabled by BIOS/i,
+    says: 'The firmware set no memory range for the module aside: the first SEAMCALL raises #GP.',
+    cases: [{ cause: 'TDX or its SEAM loader is off in the BIOS, KeyIDs or not.', remedy: BIOS_ON }],
   },
   {
     name: 'module identity',

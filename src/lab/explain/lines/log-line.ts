@@ -5,8 +5,8 @@ import type { Case, Fact } from '../explanation.ts';
 export type Groups = Readonly<Record<string, string | undefined>>;
 
 /**
- * One kind of line. The groups `leaf`, `status`, `seamldr`, `errno` and `field` are explained by themselves; `{name}`
- * in `says` stands for a group.
+ * One kind of line. The groups `leaf`, `status`, `seamldr`, `errno` and `error` (the text of an errno, with `ioctl` the
+ * call that gave it) are explained by themselves; `{name}` in `says` stands for a group.
  * @internal
  */
 export interface LogLine {

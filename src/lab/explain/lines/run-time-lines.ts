@@ -12,6 +12,15 @@ export const RUN_TIME_LINES: readonly LogLine[] = [
     cases: [],
   },
   {
+    name: 'a SEAMCALL failed',
+    pattern: new RegExp(
+      `SEAMCALL failed: CPU (?<cpu>\\d+): leaf (?<leaf>\\d+), error (?<status>${HEX})`,
+      'i',
+    ),
+    says: 'The kernel called the module on CPU {cpu} and got an error back; during bring-up that ends it with -5 (EIO).',
+    cases: [],
+  },
+  {
     name: 'a KeyID is lost',
     pattern: /(?:(?<leaf>TDH[._][A-Z_.]*[A-Z]).*)?HKID (?<hkid>\d+) (?:is |was )?leaked/i,
     says: 'KeyID {hkid} could not be freed and stays unusable until the next boot; one TD fewer fits.',
