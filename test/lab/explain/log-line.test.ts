@@ -203,9 +203,7 @@ describe.skipIf(!existsSync(HOSTS))('logs of real hosts (skipped where ../shared
 
 describe('a line of a VMM', () => {
   it('gives the places of that call with that errno', () => {
-    const [{ readings }] = explain(['KVM_TDX_INIT_VM failed: Invalid argument']) as [
-      { readings: Explanation[] },
-    ];
+    const { readings } = explain(['KVM_TDX_INIT_VM failed: Invalid argument'])[0]!;
     const [errno] = readings[0]!.parts;
     expect(errno).toMatchObject({ name: 'EINVAL' });
     expect(errno!.cases.map(({ where }) => where)).toEqual(['KVM_TDX_INIT_VM']);
@@ -215,7 +213,7 @@ describe('a line of a VMM', () => {
 describe('the wording of the 2023 kernels', () => {
   it('names leaf and status', () => {
     const line = 'tdx: SEAMCALL failed: CPU 94: leaf 33, error 0xc000092100000122.';
-    const [{ readings }] = explain([line]) as [{ readings: Explanation[] }];
+    const { readings } = explain([line])[0]!;
     expect(readings[0]!.parts.map(({ name }) => name)).toEqual(['TDH.SYS.INIT', 'TDX_INCORRECT_MSR_VALUE']);
   });
 });
