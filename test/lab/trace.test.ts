@@ -22,4 +22,16 @@ describe('trace', () => {
     expect(config).toMatch(/rdx=0x3 r8=0x40 out: TDX_SUCCESS/);
     expect(lines.at(-1)).toMatch(/TDH\.SYS\.TDMR\.INIT in: rax=0x24 rcx=0x2080000000 .*rdx=0x4080000000/);
   });
+
+  it('tells a call that found no module from one that it answered', async () => {
+    const { machine, kernel } = createHost({
+      ...EMBEDDED_HOSTS.get('spr-256g-2node')!.machine,
+      module: null,
+    });
+    const lines: string[] = [];
+    machine.seam.observer = new SeamcallTracer((line) => lines.push(line));
+    await kernel.boot();
+    expect(lines).toHaveLength(1);
+    expect(lines[0]).toMatch(/ lp0 TDH\.SYS\.INIT in: rax=0x21 .* out: VMFailInvalid rcx=0x0/);
+  });
 });

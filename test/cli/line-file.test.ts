@@ -1,0 +1,35 @@
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { LineFile } from '../../src/cli/line-file.ts';
+import { InputError } from '../../src/survey/input-error.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'tdxlab-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+describe('a file written line by line', () => {
+  it('appears under its name when it is whole', () => {
+    const path = join(folder, 'whole.txt');
+    const file = new LineFile(path);
+    const long = 'x'.repeat(700_000);
+    for (const line of ['first', long, long]) file.write(line);
+    expect(existsSync(path)).toBe(false);
+    file.finish();
+    expect(readFileSync(path, 'utf8')).toBe(`first\n${long}\n${long}\n`);
+    expect(readdirSync(folder)).toEqual(['whole.txt']);
+  });
+
+  it('leaves nothing behind when it is given up', () => {
+    const before = readdirSync(folder);
+    const file = new LineFile(join(folder, 'given-up.txt'));
+    file.write('first');
+    file.discard();
+    expect(readdirSync(folder)).toEqual(before);
+  });
+
+  it('says which file cannot be written', () => {
+    expect(() => new LineFile(join(folder, 'no', 'folder.txt'))).toThrow(InputError);
+    expect(() => new LineFile(join(folder, 'no', 'folder.txt'))).toThrow(/cannot write .*folder\.txt/);
+  });
+});
