@@ -1,0 +1,123 @@
+/** Invariants between page metadata, secure EPTs and the machine's memory. */
+import { CACHE_LINE, hex, PAGE_4K } from '../../abi/address.ts';
+import { LEVEL_4K, PAGE_TYPE } from '../../abi/page-types.ts';
+import { LIFECYCLE } from '../../module/td/layout.ts';
+import type { StateInvariant } from './invariant.ts';
+import type { ModuleView, PageView, TdView } from './module-view.ts';
+
+function hasTrees({ lifeCycle, septs }: TdView): boolean {
+  return lifeCycle !== LIFECYCLE.TEARDOWN && septs.length > 0;
+}
+
+/**
+ * Every page and table in a TD's trees is the TD's in the metadata, with the same size; every such page in the
+ * metadata is in a tree.
+ * @public
+ */
+export const pamtAndSecureEptAgree: StateInvariant = function* (_state, view) {
+  const byAddress = new Map(view.pages.map((page) => [page.address + page.level, page]));
+  for (const td of view.tds.values()) {
+    if (!hasTrees(td)) continue;
+    let inTrees = 0;
+    for (const { vm, entries } of td.septs) {
+      for (const { key, leaf, level, page } of entries) {
+        if (vm > 0 && leaf) continue;
+        inTrees++;
+        const found = byAddress.get(page + (leaf ? level : LEVEL_4K));
+        const type = leaf ? PAGE_TYPE.REG : PAGE_TYPE.EPT;
+        if (found?.type === type && found.owner === td.tdr) continue;
+        yield `${nameOf(td, vm, key)} leads to ${hex(page)}, which is not the TD's ${leaf ? 'page' : 'table'}`;
+      }
+    }
+    const owned = countOwned(view.pages, td.tdr);
+    if (owned !== inTrees) yield `TD ${hex(td.tdr)} has ${inTrees} pages in its trees and owns ${owned}`;
+  }
+};
+
+function nameOf({ tdr }: TdView, vm: number, key: number): string {
+  return `TD ${hex(tdr)} VM ${vm} GPA ${hex(key)}`;
+}
+
+function countOwned(pages: readonly PageView[], tdr: number): number {
+  let owned = 0;
+  for (const { type, owner } of pages) {
+    if (owner === tdr && (type === PAGE_TYPE.REG || type === PAGE_TYPE.EPT)) owned++;
+  }
+  return owned;
+}
+
+/** A private page is mapped once: at one guest address of one TD. An L2 VM maps what its TD maps there. @public */
+export const privatePageIsMappedOnce: StateInvariant = function* (_state, view) {
+  const users = new Map<number, string>();
+  for (const td of view.tds.values()) {
+    if (!hasTrees(td)) continue;
+    const own = new Map(td.septs[0]!.entries.map((entry) => [entry.key, entry]));
+    for (const { vm, entries } of td.septs) {
+      for (const { key, leaf, page } of entries) {
+        if (vm > 0 && leaf) {
+          if (own.get(key)?.page !== page) yield `${nameOf(td, vm, key)} maps ${hex(page)}, its TD does not`;
+          continue;
+        }
+        const user = users.get(page);
+        if (user !== undefined) yield `page ${hex(page)} is used by ${user} and by ${nameOf(td, vm, key)}`;
+        users.set(page, nameOf(td, vm, key));
+      }
+    }
+  }
+};
+
+/** The memory of a TD's pages is under its KeyID, that of a TDR under the module's; the host reads zeroes there. @public */
+export const privatePagesAreUnreadableByTheHost: StateInvariant = function* (state, view) {
+  const unaccepted = unacceptedPages(view);
+  for (const { address, level, type, owner } of view.pages) {
+    const keyId = type === PAGE_TYPE.TDR ? state.platform.globalKeyId : keyIdOf(view, owner);
+    if (keyId === undefined || unaccepted.has(address)) continue;
+    const size = PAGE_4K * 512 ** level;
+    // One line of each page, another one each time: all of them in the long run.
+    const line = (state.time * CACHE_LINE) % PAGE_4K;
+    const at = address + line + (state.time % (size / PAGE_4K)) * PAGE_4K;
+    if (view.memory.ownerAt(at) !== keyId) {
+      yield `memory at ${hex(at)} is under KeyID ${view.memory.ownerAt(at)}, its TD has ${keyId}`;
+    }
+    if (view.memory.read(at, 8, 0).some((byte) => byte !== 0)) yield `the host reads ${hex(at)}`;
+  }
+};
+
+/** Pages that are no TD's content yet. */
+function unacceptedPages(view: ModuleView): ReadonlySet<number> {
+  const pages = new Set<number>();
+  for (const { septs } of view.tds.values()) {
+    for (const { pending, page } of septs[0]?.entries ?? []) if (pending) pages.add(page);
+  }
+  return pages;
+}
+
+function keyIdOf(view: ModuleView, tdr: number): number | undefined {
+  const td = view.tds.get(tdr);
+  return td === undefined || td.lifeCycle === LIFECYCLE.TEARDOWN ? undefined : td.td.keyId;
+}
+
+/** With dynamic PAMT a page pair counts the pages in use in its range, and its own pages are nobody's. @public */
+export const pagePairsCountTheirPages: StateInvariant = function* (_state, view) {
+  const { pamt } = view.module;
+  if (!pamt.dynamic) return;
+  const used = new Map<number, number>();
+  for (const { address, level } of view.pages) {
+    if (level !== LEVEL_4K) continue;
+    const range = address - (address % (512 * PAGE_4K));
+    used.set(range, (used.get(range) ?? 0) + 1);
+    if (pamt.block(address)!.isLent(address)) yield `page ${hex(address)} is in use and lent`;
+  }
+  for (const range of view.pairedRanges) {
+    const entry = pamt.entry(range, 1);
+    const count = used.get(range) ?? 0;
+    used.delete(range);
+    if (entry.usedPages % 512 !== count % 512) {
+      yield `the pair of ${hex(range)} counts ${entry.usedPages} pages, ${count} are in use`;
+    }
+    for (const page of entry.pagePair) {
+      if (!pamt.block(page)!.isLent(page)) yield `page ${hex(page)} holds metadata and is not lent`;
+    }
+  }
+  for (const range of used.keys()) yield `range ${hex(range)} has pages in use and no page pair`;
+};
