@@ -92,6 +92,18 @@ describe('plan of changed hosts', () => {
     }
   });
 
+  it('compares the SEAMCALL that failed', async () => {
+    const seamcallErrors = [{ leaf: 0x22, status: 0xc000_0505_0000_0000n }];
+    const observed = { initialized: false, seamcallErrors, failure: { text: 'SEAMCALL', errno: -5 } };
+    const of = async (module: string) => {
+      const survey = await surveyOf('spr-256g-2node', { module });
+      return planHost({ ...survey, observed }, DEFAULTS).comparisons.at(-1);
+    };
+    const seen = 'TDH.SYS.RD TDX_SYS_NOT_READY';
+    expect(await of('1.0')).toEqual({ what: 'SEAMCALL', planned: seen, observed: seen, agrees: true });
+    expect(await of('1.5.05')).toMatchObject({ planned: 'none fails', observed: seen, agrees: false });
+  });
+
   it('tells what to change about CPUs left down and too many KeyIDs', async () => {
     const remediesOf = async (changes: Partial<Survey['machine']>, commandLine: string): Promise<string> => {
       const survey = await surveyOf('spr-256g-2node', changes);

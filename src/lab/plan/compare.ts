@@ -1,6 +1,8 @@
 /** What the machine's own kernel reported, beside what the plan says. */
 import { type AddressRange, formatRange } from '../../abi/address.ts';
 import { ERRNO, type KernelError } from '../../abi/errno.ts';
+import { hostLeafName } from '../../abi/leaves.ts';
+import { formatStatus } from '../../abi/status.ts';
 import type { Observed } from '../../survey/survey.ts';
 import type { Comparison, PlannedTdmr } from './plan.ts';
 
@@ -18,7 +20,7 @@ export function compareWithObserved(plan: Comparable, observed: Observed): reado
   const compare = (what: string, planned: string, seen: string): void => {
     comparisons.push({ what, planned, observed: seen, agrees: planned === seen });
   };
-  const { keyIds, pamtKb, tdmrs, initialized, failure } = observed;
+  const { keyIds, pamtKb, tdmrs, initialized, failure, seamcallErrors = [] } = observed;
   if (keyIds !== undefined) {
     const { start, end } = plan.privateKeyIds;
     compare('private KeyIDs', `[${start}, ${end})`, `[${keyIds.start}, ${keyIds.end})`);
@@ -32,6 +34,12 @@ export function compareWithObserved(plan: Comparable, observed: Observed): reado
   const failedRange = plan.failure?.error.reason.data.tdmr as AddressRange | undefined;
   if (failure?.range !== undefined && failedRange !== undefined) {
     compare('range at fault', formatRange(failedRange), formatRange(failure.range));
+  }
+  const [refused] = seamcallErrors;
+  if (refused !== undefined && initialized !== true) {
+    const { leafName, statusName } = plan.failure?.error.reason.data ?? {};
+    const planned = statusName === undefined ? 'none fails' : `${leafName} ${statusName}`;
+    compare('SEAMCALL', planned, `${hostLeafName(refused.leaf)} ${formatStatus(refused.status)}`);
   }
   if (pamtKb !== undefined) compare('PAMT', `${plan.pamtKb} KB`, `${pamtKb} KB`);
   if (tdmrs !== undefined) {
