@@ -189,7 +189,7 @@ export class PageAllocator implements ContigAllocator {
   save() {
     return {
       requests: this.requests,
-      zones: [...this.#allZones()].map((zone) => zone.save()),
+      zones: this.nodes.flatMap((node) => this.#zones.get(node)!.map((zone) => zone.save())),
       used: this.#used,
       movable: this.#movable.save(),
     };

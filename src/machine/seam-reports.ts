@@ -28,13 +28,14 @@ export class SeamReports {
     this.#key = createHash('sha256').update(`report key ${seed}`).digest();
   }
 
-  get key(): Uint8Array {
-    return this.#key;
+  /** State for a saved machine. */
+  save() {
+    return { key: this.#key };
   }
 
-  /** Takes the key of a machine that was saved. */
-  restoreKey(key: Uint8Array): void {
-    this.#key = key;
+  /** Goes on from what `save` gave. */
+  restore(saved: ReturnType<SeamReports['save']>): void {
+    this.#key = saved.key;
   }
 
   /** Fills in TEE_TCB_INFO and its hash, CPUSVN and MAC of a TDREPORT. */

@@ -74,7 +74,7 @@ export class Seam {
       mcheck: this.mcheck,
       handoffData: this.handoffData,
       calls: this.calls,
-      reportKey: this.reports.key,
+      reports: this.reports.save(),
     };
   }
 
@@ -85,7 +85,7 @@ export class Seam {
     this.mcheck = saved.mcheck;
     this.handoffData = saved.handoffData;
     this.calls = saved.calls;
-    this.reports.restoreKey(saved.reportKey);
+    this.reports.restore(saved.reports);
   }
 
   /** Enters the software that RAX bit 63 selects; false for VMFailInvalid. */
