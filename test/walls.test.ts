@@ -13,7 +13,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   module: ['abi', 'machine'],
   kernel: ['abi', 'machine'],
   lab: ['abi', 'machine', 'survey', 'module', 'kernel'],
-  cli: ['abi', 'machine', 'survey', 'module', 'kernel', 'lab'],
+  // '..' is the package's own description, for --version.
+  cli: ['abi', 'machine', 'survey', 'module', 'kernel', 'lab', '..'],
 };
 
 interface Import {
