@@ -31,6 +31,8 @@ export interface TdOptions {
   readonly levels?: 4 | 5;
   /** Add a vCPU and finalise, so that TLB tracking is required. */
   readonly runnable?: boolean;
+  /** Told of the machine before the first call. */
+  readonly observe?: (host: ModuleMachine) => void;
   /** Give the vCPU an x2APIC id. */
   readonly x2apicId?: bigint;
 }
@@ -57,7 +59,9 @@ export interface ReadyTd extends ModuleMachine {
 
 /** Builds a TD. Throws when a call fails. */
 export function readyTd(options: TdOptions = {}): ReadyTd {
-  const host = initialise(moduleMachine());
+  const host = moduleMachine();
+  options.observe?.(host);
+  initialise(host);
   const infos: TdmrInfo[] = [ONE_TDMR];
   if (options.twoTdmrs === true) {
     const shift = FREE_GIB - ONE_TDMR.base;
