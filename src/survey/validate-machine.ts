@@ -4,7 +4,7 @@ import { firstOverlap, union } from '../abi/ranges.ts';
 import { keyIdBits, MAX_CMRS, type MachineDescription, packageShift } from '../machine/description.ts';
 import { InputError } from './input-error.ts';
 
-/** Limits: MAX_PKGS of the module, CONFIG_NR_CPUS and MAX_NUMNODES of x86-64 Linux, KeyID bits of TME. */
+/** Limits: MAX_PKGS of the module, CONFIG_NR_CPUS and MAX_NUMNODES of x86-64 Linux, KeyID bits of TME. @internal */
 export const MAX_PACKAGES = 8;
 export const MAX_PROCESSORS = 8192;
 export const MAX_NODES = 1024;
@@ -49,7 +49,7 @@ function checkRanges(machine: MachineDescription, refuse: Refuse): void {
 }
 
 function checkMemory(machine: MachineDescription, refuse: Refuse): void {
-  const { memory, cmrs, srat, seamrr } = machine;
+  const { memory, e820, cmrs, srat, seamrr } = machine;
   const present = memory.filter((range) => range.state === 'present');
   if (present.length === 0) refuse('memory', 'no memory is present');
   for (const [i, range] of memory.entries()) {
@@ -67,6 +67,10 @@ function checkMemory(machine: MachineDescription, refuse: Refuse): void {
     if (!covered.some((range) => contains(range, cmr))) {
       refuse(`cmrs[${i}]`, `range ${formatRange(cmr)} is not all in present memory`);
     }
+  }
+  for (const [i, entry] of e820.entries()) {
+    if (entry.type !== 'usable' || covered.some((range) => contains(range, entry))) continue;
+    refuse(`e820[${i}]`, `usable range ${formatRange(entry)} is not all in present memory`);
   }
   if (seamrr === null) return;
   const size = seamrr.end - seamrr.start;

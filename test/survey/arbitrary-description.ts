@@ -52,7 +52,10 @@ export const arbitraryDescription: fc.Arbitrary<MachineDescription> = fc
         kind,
         state: plugged ? 'present' : 'hot-pluggable',
       })),
-      e820: slots.map(({ range, kind }) => ({ ...range, type: kind === 'ram' ? 'usable' : 'reserved' })),
+      e820: slots.map(({ range, kind, plugged }) => ({
+        ...range,
+        type: kind === 'ram' && plugged ? 'usable' : 'reserved',
+      })),
       srat: slots.map(({ range, node, hotplug }) => ({
         ...range,
         node,

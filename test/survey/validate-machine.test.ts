@@ -34,6 +34,11 @@ describe('a description', () => {
       { e820: [{ start: 8192, end: 4096, type: 'usable' }] },
       'e820[0]: range [0x2000, 0x1000)',
     ],
+    [
+      'a map of more than there is',
+      { e820: [{ start: 0, end: 2 ** 40, type: 'usable' }] },
+      'e820[0]: usable range [0x0, 0x10000000000) is not all in present memory',
+    ],
     ['overlapping memory', { memory: [memory1, { ...memory1, start: memory1.start + 4096 }] }, 'memory[1]: '],
     [
       'memory out of order',
