@@ -58,6 +58,8 @@ export interface Evidence {
   /** Logical processors that are there, and slots for more. */
   presentProcessors?: number;
   processorSlots?: number;
+  /** Every processor was brought up: private KeyIDs would have been reported before. */
+  processorsUp?: boolean;
   packages?: number;
   nodes?: number;
   /** Physical address width as the kernel reports it, without the bits that carry KeyIDs. */

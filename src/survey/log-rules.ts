@@ -119,6 +119,7 @@ const PROCESSOR_RULES: readonly LogRule[] = [
     word: 'Brought up',
     pattern: /Brought up (\d+) nodes?, (\d+) CPUs?/,
     take(evidence, match, place) {
+      evidence.processorsUp = true;
       evidence.nodes = parseCount(match[1]!, MAX_NODES, 'nodes', place);
       evidence.presentProcessors = parseCount(match[2]!, MAX_PROCESSORS, 'logical processors', place);
     },

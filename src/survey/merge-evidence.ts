@@ -7,7 +7,7 @@ import { InputError } from './input-error.ts';
 import { chooseMaps, type MemoryMaps } from './memory-map.ts';
 import { cxlWindowsOf, memoryRanges, sratFor } from './memory-ranges.ts';
 import { chooseModule } from './module-release.ts';
-import { chooseNodes, chooseSrat, NodeMap, withCxlNodes } from './node-map.ts';
+import { chooseNodes, chooseSrat, completeSrat, NodeMap, withCxlNodes } from './node-map.ts';
 import { chooseCpuModel, chooseProcessors } from './processors.ts';
 import { lastWith, Remarks } from './remarks.ts';
 import { placeSeamRange } from './seam-range.ts';
@@ -55,9 +55,10 @@ export function mergeEvidence(evidence: readonly Evidence[]): Survey {
 
 function assemble(evidence: readonly Evidence[], sources: string, remarks: Remarks): Survey['machine'] {
   const maps = chooseMaps(evidence, remarks);
-  const srat = chooseSrat(evidence, remarks).map(({ place: _, ...entry }): SratEntry => entry);
+  const listed = chooseSrat(evidence, remarks).map(({ place: _, ...entry }): SratEntry => entry);
   const shown = observedCmrs(evidence, remarks);
-  const e820 = completeMap(maps, shown, srat, remarks);
+  const e820 = completeMap(maps, shown, listed, remarks);
+  const srat = completeSrat(listed, e820, evidence, remarks);
   const cmrs =
     shown.length > 0 ? shown : assumeCmrs(maps.firmware.length > 0 ? maps.firmware : e820, remarks);
   const cxlWindows = cxlWindowsOf(evidence);
@@ -78,7 +79,7 @@ function assemble(evidence: readonly Evidence[], sources: string, remarks: Remar
     processors: chooseProcessors(evidence, nodes, remarks),
     memory,
     e820,
-    srat: srat.length > 0 ? srat : sratFor(memory),
+    srat: srat.some((entry) => !entry.hotplug) ? srat : sratFor(memory),
     cmrs,
     keyIds,
     seamrr: placeSeamRange(memory),
@@ -95,11 +96,13 @@ function completeMap(
   remarks: Remarks,
 ): readonly E820Entry[] {
   const map = coverWithCmrs(maps.effective, cmrs, remarks);
-  const populated = srat.filter((entry) => !entry.hotplug && !entry.nonVolatile);
+  const populated = srat.filter((entry) => !entry.hotplug);
   if (maps.firmware.length > 0 || cmrs.length > 0 || populated.length === 0) return map;
   remarks.assume('no memory map: memory that the SRAT does not call hot-pluggable is taken as present');
   return populated
-    .map(({ start, end }): E820Entry => ({ start, end, type: 'usable' }))
+    .map(({ start, end, nonVolatile }): E820Entry => {
+      return { start, end, type: nonVolatile ? 'pmem' : 'usable' };
+    })
     .sort((a, b) => a.start - b.start);
 }
 
@@ -107,7 +110,12 @@ function chooseKeyIds(evidence: readonly Evidence[], remarks: Remarks): KeyIdPar
   const shown = lastWith(evidence, 'KeyID range', (one) => one.keyIds !== undefined, remarks)?.keyIds;
   if (shown !== undefined) return { mktme: shown.start - 1, tdx: shown.end - shown.start };
   const { mktme, tdx } = ASSUMED_KEY_IDS;
-  remarks.assume(`no private KeyID range is shown: [${mktme + 1}, ${mktme + 1 + tdx}) is assumed`);
+  const assumed = `[${mktme + 1}, ${mktme + 1 + tdx}) is assumed`;
+  remarks.assume(
+    evidence.some((one) => one.processorsUp === true)
+      ? `the kernel reported no private KeyIDs: TDX is off in the BIOS, or the kernel lacks it; ${assumed}`
+      : `no private KeyID range is shown: ${assumed}`,
+  );
   return ASSUMED_KEY_IDS;
 }
 

@@ -1,7 +1,8 @@
 /** Which node an address belongs to. */
 import { type AddressRange, formatRange, GIB, MIB } from '../abi/address.ts';
+import { formatBytes } from '../abi/format-bytes.ts';
 import { byStart, firstOverlap, subtract } from '../abi/ranges.ts';
-import type { SratEntry } from '../machine/description.ts';
+import type { E820Entry, SratEntry } from '../machine/description.ts';
 import { type Evidence, inputErrorAt, type Located, type NodeRange } from './evidence.ts';
 import { lastWith, type Remarks } from './remarks.ts';
 
@@ -59,6 +60,33 @@ export function chooseSrat(evidence: readonly Evidence[], remarks: Remarks): rea
   throw inputErrorAt(after.place, `SRAT memory ${formatRange(after)} overlaps ${formatRange(before)}`);
 }
 
+/** RAM that a SRAT may leave uncovered before Linux puts no trust in it. */
+const MOST_UNCOVERED = MIB;
+
+/**
+ * The SRAT, less its present memory where that leaves RAM uncovered and the kernel printed its own ranges per node:
+ * then lines of the SRAT are lost.
+ * @internal
+ */
+export function completeSrat(
+  srat: readonly SratEntry[],
+  map: readonly E820Entry[],
+  evidence: readonly Evidence[],
+  remarks: Remarks,
+): readonly SratEntry[] {
+  if (srat.length === 0) return srat;
+  const usable = map.filter((entry) => entry.type === 'usable');
+  const uncovered = subtract(usable, srat).reduce((sum, { start, end }) => sum + end - start, 0);
+  if (uncovered <= MOST_UNCOVERED) return srat;
+  const gap = `the SRAT leaves ${formatBytes(uncovered)} of RAM uncovered`;
+  if (!evidence.some((one) => one.nodeRanges.length > 0)) {
+    remarks.assume(`${gap}: Linux ignores such a SRAT and takes all memory for node 0`);
+    return srat;
+  }
+  remarks.assume(`${gap}: the kernel's own ranges per node are used`);
+  return srat.filter((entry) => entry.hotplug);
+}
+
 const LOW_MEMORY_END = 4 * GIB;
 /** Nodes have like amounts of memory; CMRs that differ more are not one for each node. */
 const MOST_UNLIKE = 2;
@@ -71,9 +99,9 @@ export function chooseNodes(
   cmrs: readonly AddressRange[],
   remarks: Remarks,
 ): readonly NodeRange[] {
-  if (srat.length > 0) return srat;
-  const printed = evidence.findLast((one) => one.nodeRanges.length > 0)?.nodeRanges;
-  if (printed !== undefined) return printed;
+  const printed = evidence.findLast((one) => one.nodeRanges.length > 0)?.nodeRanges ?? [];
+  if (srat.some((entry) => !entry.hotplug)) return srat;
+  if (printed.length > 0) return [...printed, ...srat];
   const nodes = evidence.findLast((one) => one.nodes !== undefined)?.nodes;
   const high = cmrs.filter((cmr) => cmr.start >= LOW_MEMORY_END);
   const sizes = high.map((cmr) => cmr.end - cmr.start);

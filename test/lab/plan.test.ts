@@ -180,6 +180,8 @@ describe.skipIf(!existsSync(HOSTS))('plan of real logs (skipped where ../shared 
     const result = await plan(`${HOSTS}${file}`);
     expect(result.nodes.reduce((sum, node) => sum + node.tdxBytes, 0)).toBe(0);
     const why = result.nodes.flatMap((node) => node.nonTdx.map((range) => range.why)).join('\n');
-    expect(why).toMatch(/no CMR|not given to the page allocator/);
+    expect(why).toMatch(/in no CMR; no System RAM unless dax\/kmem makes it so/);
+    expect(result.tdmrs).toEqual([]);
+    expect(result.warnings).toEqual([expect.stringContaining('show no System RAM')]);
   });
 });

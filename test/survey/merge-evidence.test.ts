@@ -93,6 +93,35 @@ SRAT: Node 1 PXM 1 [mem 0x1880000000-0x207fffffff]\n`;
     ]);
   });
 
+  it('takes nodes from the ranges a kernel prints where SRAT lines are lost, and says what a kernel does', async () => {
+    const srat = `SRAT: Node 0 PXM 0 [mem 0x00000000-0x7fffffff]
+SRAT: Node 2 PXM 2 [mem 0x3000000000-0x3fffffffff] hotplug\n`;
+    const alone = await surveyOf(CMRS + srat);
+    expect(noteTexts(alone)).toContain('leaves 126 GiB of RAM uncovered: Linux ignores such a SRAT');
+    const completed = await surveyOf(`${CMRS}${srat}  node   0: [mem 0x0000000000001000-0x000000107fffffff]
+  node   1: [mem 0x0000001080000000-0x000000207fffffff]\n`);
+    expect(memoryLines(completed)).toEqual([
+      '100000-70000000 ram present 0',
+      '100000000-1080000000 ram present 0',
+      '1080000000-2080000000 ram present 1',
+      '3000000000-4000000000 ram hot-pluggable 2',
+    ]);
+    expect(completed.machine.srat.map((entry) => entry.node)).toEqual([0, 0, 1, 2]);
+    expect(noteTexts(completed)).toContain("the kernel's own ranges per node are used");
+  });
+
+  it('takes present persistent memory of a SRAT without a map for what it is', async () => {
+    const survey = await surveyOf(`SRAT: Node 0 PXM 0 [mem 0x00000000-0x7fffffff]
+SRAT: Node 1 PXM 1 [mem 0x100000000-0x1ffffffff] non-volatile\n`);
+    expect(memoryLines(survey)).toEqual(['0-80000000 ram present 0', '100000000-200000000 nvdimm present 1']);
+  });
+
+  it('says that TDX may be off where a whole boot shows no KeyIDs', async () => {
+    expect(noteTexts(await surveyOf(CMRS))).toContain('no private KeyID range is shown');
+    const whole = await surveyOf(`${CMRS}smp: Brought up 2 nodes, 64 CPUs\n`);
+    expect(noteTexts(whole)).toContain('the kernel reported no private KeyIDs: TDX is off in the BIOS');
+  });
+
   it('takes nodes from the memory ranges a kernel prints', async () => {
     const survey = await surveyOf(`${CMRS}Early memory node ranges
   node   0: [mem 0x0000000000001000-0x000000006fffffff]

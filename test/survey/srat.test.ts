@@ -139,7 +139,7 @@ SRAT: Node 1 PXM 9 [mem 0x1000000000-0x1fffffffff]
 SRAT: Node 1 PXM 9 [mem 0x2000000000-0x3fffffffff] hotplug
 SRAT: Node 2 PXM 10 [mem 0x4000000000-0x4fffffffff] non-volatile
 `);
-    expect(memoryLines(survey)).toEqual(EXPECTED_MEMORY);
+    expect(memoryLines(survey)).toEqual([...EXPECTED_MEMORY, '4000000000-5000000000 nvdimm present 2']);
     expect(survey.machine.processors.map((cpu) => [cpu.apicId, cpu.package, cpu.node])).toEqual([
       [0, 0, 0],
       [0x80, 1, 1],

@@ -15,15 +15,18 @@ const OUTSIDE_CMRS: Readonly<Record<MemoryKind, string>> = {
   'soft-reserved': 'soft-reserved memory in no CMR',
 };
 
+/** Memory that is no System RAM until somebody makes it so. */
+const NOT_ONLINE = 'no System RAM unless dax/kmem makes it so';
+
 const E820_WHY: Readonly<Record<E820Type, string>> = {
   usable: '',
   reserved: 'reserved by the firmware',
   'acpi-data': 'ACPI data',
   'acpi-nvs': 'ACPI non-volatile storage',
   unusable: 'marked unusable by the firmware',
-  pmem: 'persistent memory, not given to the page allocator',
-  'legacy-pmem': 'legacy persistent memory, not given to the page allocator',
-  'soft-reserved': 'soft-reserved, not given to the page allocator',
+  pmem: NOT_ONLINE,
+  'legacy-pmem': NOT_ONLINE,
+  'soft-reserved': NOT_ONLINE,
 };
 
 interface Piece extends AddressRange {
@@ -137,7 +140,10 @@ function whyNotCapable(
   if (pamtOf !== undefined) return `holds the PAMT of TDMR ${pamtOf}`;
   if (!inMemlist) {
     if (start < MIB) return 'below 1 MiB';
-    if (firmware !== undefined && firmware !== 'usable') return E820_WHY[firmware];
+    if (firmware !== undefined && firmware !== 'usable') {
+      const why = E820_WHY[firmware];
+      return why === NOT_ONLINE && !convertible ? `${OUTSIDE_CMRS[kind]}; ${why}` : why;
+    }
     return kind === 'ram' ? 'not in the memory map' : OUTSIDE_CMRS[kind];
   }
   return convertible ? null : OUTSIDE_CMRS[kind];

@@ -17,7 +17,10 @@ export function planHost(survey: Survey, options: PlanOptions): Plan {
   const { description } = live;
   const { start, count } = live.privateKeyIds;
   const privateKeyIds = { start, end: start + count, count };
-  const tdmrs = prediction.tdmrs.map((tdmr) => plannedTdmr(tdmr, prediction));
+  // A kernel without TDX memory makes one empty TDMR, which no plan need show.
+  const tdmrs = prediction.tdmrs
+    .filter(({ start, end }) => start < end)
+    .map((tdmr) => plannedTdmr(tdmr, prediction));
   const totalBytes = tdmrs.reduce((sum, tdmr) => sum + tdmr.pamtBytes.total, 0);
   const pamt = { totalBytes, totalKb: totalBytes / 1024 };
   return {
@@ -37,8 +40,7 @@ export function planHost(survey: Survey, options: PlanOptions): Plan {
     pamt,
     nodes: nodeAccounts(description, prediction),
     verdict: failure === null ? PASSES : verdictOf(failure, survey, prediction),
-    // The failure's own warning says nothing that its reason does not.
-    warnings: prediction.warnings.filter((text) => failure?.error.reason.text.startsWith(text) !== true),
+    warnings: warningsOf(prediction),
     remedies: failure === null ? [] : findRemedies(survey, options, prediction),
     comparisons: compareWithObserved(
       { privateKeyIds, pamtKb: pamt.totalKb, tdmrs, failure },
@@ -46,6 +48,14 @@ export function planHost(survey: Survey, options: PlanOptions): Plan {
     ),
     notes: survey.notes,
   };
+}
+
+/** The kernel's warnings, less the failure's own, which says nothing that its reason does not. */
+function warningsOf({ memblock, warnings, failure }: Prediction): readonly string[] {
+  if (memblock.every((region) => region.kind !== 'ram')) {
+    return ['the sources show no System RAM, so no kernel could boot here: give the whole memory map'];
+  }
+  return warnings.filter((text) => failure?.error.reason.text.startsWith(text) !== true);
 }
 
 function plannedTdmr(tdmr: PredictedTdmr, { limits, dynamicPamt }: Prediction): PlannedTdmr {
