@@ -92,6 +92,21 @@ describe('plan of changed hosts', () => {
     }
   });
 
+  it('names memory that is no System RAM by its kind, in a CMR or not', async () => {
+    const end = 0x4080_0000_00 + GIB;
+    const range = { start: 0x4080_0000_00, end };
+    const survey = await surveyOf('spr-256g-2node', {});
+    const { machine } = survey;
+    const whyOf = (cmrs: typeof machine.cmrs): string | undefined => {
+      const memory = [...machine.memory, { ...range, node: 1, kind: 'cxl', state: 'present' } as const];
+      const e820 = [...machine.e820, { ...range, type: 'soft-reserved' } as const];
+      const { nodes } = planHost({ ...survey, machine: { ...machine, memory, e820, cmrs } }, DEFAULTS);
+      return nodes[1]!.nonTdx.find(({ kind }) => kind === 'cxl')?.why;
+    };
+    expect(whyOf(machine.cmrs)).toBe('CXL memory in no CMR, no System RAM unless dax/kmem makes it so');
+    expect(whyOf([...machine.cmrs, range])).toBe('CXL memory, no System RAM unless dax/kmem makes it so');
+  });
+
   it('compares the SEAMCALL that failed', async () => {
     const seamcallErrors = [{ leaf: 0x22, status: 0xc000_0505_0000_0000n }];
     const observed = { initialized: false, seamcallErrors, failure: { text: 'SEAMCALL', errno: -5 } };
@@ -180,7 +195,7 @@ describe.skipIf(!existsSync(HOSTS))('plan of real logs (skipped where ../shared 
     const result = await plan(`${HOSTS}${file}`);
     expect(result.nodes.reduce((sum, node) => sum + node.tdxBytes, 0)).toBe(0);
     const why = result.nodes.flatMap((node) => node.nonTdx.map((range) => range.why)).join('\n');
-    expect(why).toMatch(/in no CMR; no System RAM unless dax\/kmem makes it so/);
+    expect(why).toMatch(/in no CMR, no System RAM unless dax\/kmem makes it so/);
     expect(result.tdmrs).toEqual([]);
     expect(result.warnings).toEqual([expect.stringContaining('show no System RAM')]);
   });

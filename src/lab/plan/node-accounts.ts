@@ -6,14 +6,18 @@ import type { NotCapable, PlannedNode } from './plan.ts';
 import type { Prediction } from './predict.ts';
 import { RangeCursor } from './range-cursor.ts';
 
-/** Why memory of a kind is not for TDs where no CMR covers it. */
-const OUTSIDE_CMRS: Readonly<Record<MemoryKind, string>> = {
-  ram: 'in no CMR: the module cannot convert it',
-  'legacy-pmem': 'legacy persistent memory in no CMR',
-  nvdimm: 'NVDIMM in no CMR',
-  cxl: 'CXL memory in no CMR',
-  'soft-reserved': 'soft-reserved memory in no CMR',
+const KIND_NAMES: Readonly<Record<MemoryKind, string>> = {
+  ram: 'memory',
+  'legacy-pmem': 'legacy persistent memory',
+  nvdimm: 'NVDIMM',
+  cxl: 'CXL memory',
+  'soft-reserved': 'soft-reserved memory',
 };
+
+/** Why memory of a kind is not for TDs where no CMR covers it. */
+function outsideCmrs(kind: MemoryKind): string {
+  return kind === 'ram' ? 'in no CMR: the module cannot convert it' : `${KIND_NAMES[kind]} in no CMR`;
+}
 
 /** Memory that is no System RAM until somebody makes it so. */
 const NOT_ONLINE = 'no System RAM unless dax/kmem makes it so';
@@ -142,9 +146,9 @@ function whyNotCapable(
     if (start < MIB) return 'below 1 MiB';
     if (firmware !== undefined && firmware !== 'usable') {
       const why = E820_WHY[firmware];
-      return why === NOT_ONLINE && !convertible ? `${OUTSIDE_CMRS[kind]}; ${why}` : why;
+      return why === NOT_ONLINE ? `${convertible ? KIND_NAMES[kind] : outsideCmrs(kind)}, ${why}` : why;
     }
-    return kind === 'ram' ? 'not in the memory map' : OUTSIDE_CMRS[kind];
+    return kind === 'ram' ? 'not in the memory map' : outsideCmrs(kind);
   }
-  return convertible ? null : OUTSIDE_CMRS[kind];
+  return convertible ? null : outsideCmrs(kind);
 }
