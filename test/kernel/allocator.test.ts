@@ -118,6 +118,33 @@ describe('contiguous allocation', () => {
     expect(pinned[0]!.every((pfn) => pfn >= pages(8 * GIB))).toBe(true);
   });
 
+  it('fragments the share it is told', () => {
+    const fresh = new PageAllocator(TWO_NODES);
+    const blocks = [0, 1].reduce((sum, node) => sum + fresh.wholeFreeBlocks(node).length, 0);
+    const pinned = (share: number): number =>
+      fragment(new PageAllocator(TWO_NODES), { share, seed: 5n }).length;
+    expect([pinned(0), pinned(1)]).toEqual([0, blocks]);
+    expect(Math.abs(pinned(0.25) / blocks - 0.25)).toBeLessThan(0.05);
+  });
+
+  it('gives back what it moved when it cannot move all of a window', () => {
+    const allocator = new PageAllocator([region(16 * MIB, 24 * MIB)]);
+    const taken: number[] = [];
+    for (let i = 0; i < 2048; i++) taken.push(allocator.allocPages(0, { movable: true, purpose: 'test' })!);
+    const free = taken.find((pfn) => pfn >= pages(20 * MIB) + 100)!;
+    allocator.freePages(free, 1);
+    const places = new Set(taken.filter((pfn) => pfn !== free));
+    allocator.onMigrate = (from, to) => {
+      expect(places.delete(from)).toBe(true);
+      places.add(to);
+    };
+    expect(allocator.allocContig(1024, { node: 0, purpose: 'test' })).toBeNull();
+    expect(allocator.accounts()).toEqual([{ node: 0, total: 2048, free: 1, used: 2047 }]);
+    allocator.audit();
+    for (const pfn of places) allocator.freePages(pfn, 1);
+    expect(allocator.accounts()[0]!.free).toBe(2048);
+  });
+
   it('moves movable pages out of the way and tells their owner', () => {
     const allocator = new PageAllocator([region(16 * MIB, 32 * MIB)]);
     const movable = allocator.allocPages(2, { movable: true, purpose: 'user' })!;

@@ -191,6 +191,20 @@ describe('with a scheduler attached', () => {
     expect(kernel.log.entries.at(-1)).toMatchObject({ level: 'err', code: 'hot-add-refused' });
   });
 
+  it('lets no memory go offline before its end', async () => {
+    const { kernel } = realHost({ policy: { enable: 'first-user' } });
+    await kernel.boot();
+    const range = { start: 6 * GIB, end: 7 * GIB };
+    const order: string[] = [];
+    const enabling = kernel.enableTdx().then(() => order.push('enabled'));
+    const offlining = kernel.offlineMemory(range).then(() => order.push('offline'));
+    await Promise.all([enabling, offlining]);
+    expect(order).toEqual(['enabled', 'offline']);
+    expect(kernel.memlist.some(({ startPfn, endPfn }) => startPfn <= 0x18_0000 && endPfn >= 0x1c_0000)).toBe(
+      true,
+    );
+  });
+
   it('makes memory hot-plug wait for the end of initialisation', async () => {
     const { kernel, machine } = realHost({ policy: { enable: 'first-user' } });
     await kernel.boot();

@@ -39,6 +39,9 @@ describe('hot-added memory on a TDX host', () => {
   it('comes online under allow, and is no TDX memory', async () => {
     const { machine, kernel } = await host('allow');
     machine.hotAddMemory(DIMM);
+    expect(await refusalOf(kernel.onlineMemory({ start: NEW.start, end: NEW.start + 64 * MIB }))).toBe(
+      'EINVAL memory-block-alignment',
+    );
     await kernel.onlineMemory(NEW);
     const node = kernel.allocator.accounts().find(({ node }) => node === 1)!;
     expect(node.total).toBe((5 * GIB) / PAGE_4K);

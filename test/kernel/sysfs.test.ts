@@ -64,6 +64,15 @@ describe('sysfs', () => {
     expect(offered).toEqual([['version'], all, ['version']]);
   });
 
+  it('has no files but its own', async () => {
+    const { sysfs } = await booted('spr-256g-2node');
+    for (const path of ['/sys/nothing', '/sys/constructor', `${TDX}/toString`, '/']) {
+      expect(errnoOf(() => sysfs.read(path))).toBe(path === '/' ? 'EISDIR' : 'ENOENT');
+    }
+    expect(errnoOf(() => sysfs.read(`${TDX}/state/more`))).toBe('ENOTDIR');
+    expect(errnoOf(() => sysfs.list(`${TDX}/state`))).toBe('ENOTDIR');
+  });
+
   it('leaves VMX operation as it was when it asks P-SEAMLDR', async () => {
     const { kernel, sysfs } = await booted('spr-256g-2node');
     const { free } = kernel.allocator.accounts()[0]!;

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { TDH } from '../../src/abi/leaves.ts';
 import { STATUS } from '../../src/abi/status-codes.ts';
+import { listCmrs } from '../../src/kernel/sysinfo.ts';
 import { ARRAY_FIELDS, isWide, SCALAR_FIELDS } from '../../src/kernel/sysinfo-fields.ts';
 import { scriptedHost } from './scripted-host.ts';
 
@@ -98,7 +99,13 @@ describe('TdxSysinfo', () => {
   });
 });
 
-describe('CMRs with empty entries at the end', () => {
+describe('CMRs with empty entries', () => {
+  it('end the list: what a module left behind them does not count', () => {
+    const raw = { count: 3, bases: [0x1000n, 0n, 0x9000n], sizes: [0x1000n, 0n, 0x1000n] };
+    expect(listCmrs(raw, false)).toEqual([{ start: 0x1000, end: 0x2000 }]);
+    expect(() => listCmrs(raw, true)).toThrow(/CMR 1 is empty/);
+  });
+
   it('are cut off by default', async () => {
     const { kernel, module } = scriptedHost();
     module.setCmrs(CMRS, 32);

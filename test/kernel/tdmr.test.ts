@@ -4,8 +4,8 @@ import { type AddressRange, GIB, MIB, overlaps, PAGE_4K } from '../../src/abi/ad
 import { KernelError } from '../../src/abi/errno.ts';
 import { PageAllocator } from '../../src/kernel/allocator.ts';
 import type { TdxMemoryBlock } from '../../src/kernel/memlist.ts';
-import { pamtBytes, pamtRange, tdmrPamtSizes } from '../../src/kernel/pamt-alloc.ts';
-import { holesIn, neededReservedAreas } from '../../src/kernel/reserved-areas.ts';
+import { pamtBytes, tdmrPamtSizes } from '../../src/kernel/pamt-alloc.ts';
+import { holesIn, neededReservedAreas, reservedAreas } from '../../src/kernel/reserved-areas.ts';
 import { constructTdmrs, fillOutTdmrs, type TdmrInputs, type TdmrLimits } from '../../src/kernel/tdmr.ts';
 
 const LIMITS: TdmrLimits = {
@@ -197,14 +197,33 @@ describe('reserved areas', () => {
   });
 
   it('warn when a PAMT lies in a hole', () => {
-    const cmrs = [{ start: 4 * GIB, end: 5 * GIB }];
-    const { run, warnings } = construct(blocks([4 * GIB, 6 * GIB]), { holes: 'cmr', cmrs });
-    const pamt = pamtRange(run()[0]!.pamt);
-    expect(pamt.end <= 5 * GIB).toBe(!warnings.includes('reserved-areas-overlap'));
-    const areas = neededReservedAreas({ start: 4 * GIB, end: 6 * GIB }, cmrs, [
+    const tdmr = { start: 4 * GIB, end: 6 * GIB };
+    const memory = [{ start: 4 * GIB, end: 5 * GIB }];
+    const warningsFor = (pamtStart: number): readonly string[] => {
+      const warnings: string[] = [];
+      const pamt = { start: pamtStart, end: pamtStart + MIB };
+      const areas = reservedAreas(tdmr, memory, [pamt], 16, (_, code) => warnings.push(code));
+      expect(areas.map(({ why }) => why).toSorted()).toEqual(['hole', 'pamt']);
+      return warnings;
+    };
+    expect(warningsFor(5 * GIB - MIB)).toEqual([]);
+    expect(warningsFor(5 * GIB - PAGE_4K)).toEqual(['reserved-areas-overlap']);
+    expect(warningsFor(5 * GIB)).toEqual(['reserved-areas-overlap']);
+  });
+
+  it('hold of a PAMT what lies in the TDMR', () => {
+    const tdmr = { start: 4 * GIB, end: 6 * GIB };
+    const pamts = [
+      { start: 4 * GIB - MIB, end: 4 * GIB + MIB },
       { start: 5 * GIB, end: 5 * GIB + MIB },
+      { start: 6 * GIB - MIB, end: 6 * GIB + MIB },
+      { start: 6 * GIB, end: 6 * GIB + MIB },
+    ];
+    expect(neededReservedAreas(tdmr, [tdmr], pamts)).toEqual([
+      { start: 4 * GIB, end: 4 * GIB + MIB, why: 'pamt' },
+      { start: 5 * GIB, end: 5 * GIB + MIB, why: 'pamt' },
+      { start: 6 * GIB - MIB, end: 6 * GIB, why: 'pamt' },
     ]);
-    expect(areas.map(({ why }) => why)).toEqual(['hole', 'pamt']);
   });
 
   it('cover exactly what is no TDX memory, and the PAMTs', () => {

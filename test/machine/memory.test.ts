@@ -73,6 +73,25 @@ describe('physical memory', () => {
     expect(m.read(0x2000, 1, 0)).toEqual(Uint8Array.of(0));
   });
 
+  it('gives memory of keys back zeroed and free of poison, and leaves the rest alone', () => {
+    const m = memory(true);
+    m.claim(0x2000, 0x3000, TD);
+    m.write(0x2000, Uint8Array.of(9), 0);
+    m.write(0x3000, new Uint8Array(PAGE_4K).fill(7), 0);
+    m.write(0x3040, new Uint8Array(CACHE_LINE).fill(8), TD);
+    m.write(0x4000, new Uint8Array(PAGE_4K).fill(7), 0);
+    m.write(0x5000, new Uint8Array(PAGE_4K).fill(7), OTHER_TD);
+    m.disown((keyId) => keyId === TD);
+    expect(m.isPoisoned(0x2000)).toBe(false);
+    expect([0x2000, 0x3040, 0x4000, 0x5000].map((address) => m.ownerAt(address))).toEqual([
+      0,
+      0,
+      0,
+      OTHER_TD,
+    ]);
+    expect([0x2000, 0x3040, 0x4000].map((address) => m.read(address, 1, 0)[0])).toEqual([0, 0, 7]);
+  });
+
   it('does not poison on whole-line writes, erratum or not', () => {
     const m = memory(true);
     m.claim(0x2000, 0x3000, TD);
