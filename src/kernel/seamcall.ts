@@ -25,12 +25,14 @@ const SEAMLDR_HIGH = 0x8000_0000;
  * become zero, as in an argument structure that names only some of them.
  * @public
  */
-export function setOperands(cpu: Cpu, rcx = 0, rdx = 0, r8 = 0): void {
+export function setOperands(cpu: Cpu, rcx = 0, rdx = 0, r8 = 0, r9 = 0): void {
   const { regs } = cpu.lp;
   setRegNumber(regs, RCX, rcx);
   setRegNumber(regs, RDX, rdx);
   setRegNumber(regs, R8, r8);
-  regs.d.fill(0, 2 * R9, 2 * R11 + 2);
+  setRegNumber(regs, R9, r9);
+  setRegNumber(regs, R10, 0);
+  setRegNumber(regs, R11, 0);
 }
 
 /**

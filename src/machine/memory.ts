@@ -74,6 +74,17 @@ export class PhysicalMemory {
     return out;
   }
 
+  /**
+   * What `read` gives of bytes within one page, without a copy where KeyID `keyId` owns the page: good until memory is
+   * written or allocated.
+   */
+  view(address: number, length: number, keyId: number): Uint8Array {
+    const offset = address % PAGE_4K;
+    const page = this.#pages.get((address - offset) / PAGE_4K);
+    if (page === undefined || !isMapped(page, keyId)) return this.read(address, length, keyId);
+    return this.frames.bytes.subarray(page.frame + offset, page.frame + offset + length);
+  }
+
   /** Little-endian 64-bit load. Throws MachineCheck. */
   read64(address: number, keyId: number): bigint {
     return new DataView(this.read(address, 8, keyId).buffer).getBigUint64(0, true);
@@ -103,6 +114,20 @@ export class PhysicalMemory {
   claim(start: number, end: number, keyId: number): void {
     this.#dropFrames(start, end);
     this.#claims.set(start, end, keyId);
+  }
+
+  /**
+   * Copies the page at `from` as KeyID `fromKeyId` sees it over the page at `to`, by direct stores under `toKeyId`.
+   * Throws MachineCheck as reading the page does.
+   */
+  copyPage(from: number, fromKeyId: number, to: number, toKeyId: number): void {
+    const target = this.#pages.get(to / PAGE_4K) ?? this.#createPage(to / PAGE_4K);
+    const contents = this.view(from, PAGE_4K, fromKeyId);
+    if (target === undefined) return;
+    this.frames.bytes.set(contents, target.frame);
+    target.owner = toKeyId;
+    target.owners = null;
+    target.poison = null;
   }
 
   /**

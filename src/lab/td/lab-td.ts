@@ -4,13 +4,13 @@
  */
 import { alignDown, PAGE_4K, withKeyId } from '../../abi/address.ts';
 import { hostLeafName, TDH } from '../../abi/leaves.ts';
-import { R8, R9, RCX, RDX, setRegNumber } from '../../abi/registers.ts';
+import { RCX, setRegNumber } from '../../abi/registers.ts';
 import { formatStatus } from '../../abi/status.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import { encodeTdParams } from '../../abi/td-params.ts';
 import { type Cpu, firstOnlinePerPackage, onlineCpus } from '../../kernel/cpu.ts';
 import type { HostKernel } from '../../kernel/host-kernel.ts';
-import { seamcall } from '../../kernel/seamcall.ts';
+import { seamcall, setOperands } from '../../kernel/seamcall.ts';
 import type { TdxSysinfo } from '../../kernel/sysinfo.ts';
 
 /** Page contents at a guest physical address, added before the TD is final. @public */
@@ -45,7 +45,8 @@ const TSC_1_GHZ = 40;
 const NO_SUBLEAF = 0xffff_ffff;
 /** Highest secure EPT level below the root of a 4-level tree. */
 const TOP_TABLE_LEVEL = 3;
-const LEVEL_SIZE = (level: number): number => PAGE_4K * 512 ** level;
+/** Bytes that a table of each level maps. */
+const LEVEL_SIZES: readonly number[] = [0, 1, 2, 3].map((level) => PAGE_4K * 512 ** level);
 
 /** @public */
 export class LabTd {
@@ -57,8 +58,8 @@ export class LabTd {
   readonly mapped = new Map<number, number>();
   readonly #tdcs: number[] = [];
   readonly #tables: number[] = [];
-  /** Guest ranges that have a table, by level and start. */
-  readonly #present = new Set<string>();
+  /** Guest ranges that have a table: numbers of the ranges, by level. */
+  readonly #present: readonly Set<number>[] = LEVEL_SIZES.map(() => new Set());
 
   private constructor(kernel: HostKernel) {
     this.kernel = kernel;
@@ -73,7 +74,7 @@ export class LabTd {
       throw new Error('TDX is not initialised on this host');
     const td = new LabTd(kernel);
     td.#create(sysinfo, options);
-    for (const page of options.pages ?? []) td.#addPage(page);
+    td.#addPages(options.pages ?? []);
     for (let i = 0; i < (options.vcpus ?? 1); i++) td.#addVcpu(sysinfo, i);
     td.#must(TDH.mrFinalize, td.tdr);
     return td;
@@ -121,7 +122,7 @@ export class LabTd {
   /** Ends the TD in the order the module wants and gives everything back. */
   destroy(): void {
     for (const vcpu of this.vcpus) {
-      const status = this.#call(this.cpuOf(vcpu), TDH.vpFlush, [vcpu.tdvpr]);
+      const status = this.#call(this.cpuOf(vcpu), TDH.vpFlush, vcpu.tdvpr);
       if (status !== STATUS.TDX_VCPU_NOT_ASSOCIATED) expectSuccess(TDH.vpFlush, status);
     }
     this.#must(TDH.mngVpflushdone, this.tdr);
@@ -161,7 +162,8 @@ export class LabTd {
       mrOwnerConfig: new Uint8Array(48),
       cpuid: this.#cpuidOf(sysinfo),
     });
-    const buffer = this.#sharedPage(params);
+    const buffer = this.#page();
+    this.#storePage(buffer, params);
     this.#must(TDH.mngInit, this.tdr, buffer);
     this.#freePage(buffer);
   }
@@ -184,12 +186,18 @@ export class LabTd {
     });
   }
 
-  #addPage({ gpa, contents, measured = true }: InitialPage): void {
+  #addPages(pages: readonly InitialPage[]): void {
+    const source = this.#page();
+    for (const page of pages) this.#addPage(page, source);
+    this.#freePage(source);
+  }
+
+  /** Adds a page by way of `source`, a page of the host. */
+  #addPage({ gpa, contents, measured = true }: InitialPage, source: number): void {
     this.#makeTables(gpa);
-    const source = this.#sharedPage(contents);
+    this.#storePage(source, contents);
     const page = this.#page();
     this.#must(TDH.memPageAdd, gpa, this.tdr, page, source);
-    this.#freePage(source);
     this.mapped.set(gpa, page);
     if (!measured) return;
     for (let at = 0; at < PAGE_4K; at += EXTEND_BYTES) this.#must(TDH.mrExtend, gpa + at, this.tdr);
@@ -210,18 +218,20 @@ export class LabTd {
   }
 
   #makeTables(gpa: number): void {
+    if (this.#present[1]!.has(Math.floor(gpa / LEVEL_SIZES[1]!))) return;
     for (let level = TOP_TABLE_LEVEL; level >= 1; level--) {
-      const start = alignDown(gpa, LEVEL_SIZE(level));
-      if (this.#present.has(`${level}:${start}`)) continue;
+      const index = Math.floor(gpa / LEVEL_SIZES[level]!);
+      const present = this.#present[level]!;
+      if (present.has(index)) continue;
       const page = this.#page();
-      this.#must(TDH.memSeptAdd, start + level, this.tdr, page);
+      this.#must(TDH.memSeptAdd, index * LEVEL_SIZES[level]! + level, this.tdr, page);
       this.#tables.push(page);
-      this.#present.add(`${level}:${start}`);
+      present.add(index);
     }
   }
 
   get #cpu(): Cpu {
-    return onlineCpus(this.kernel.cpus)[0]!;
+    return this.kernel.cpus.find((cpu) => cpu.online)!;
   }
 
   #page(): number {
@@ -231,13 +241,13 @@ export class LabTd {
     return pfn * PAGE_4K;
   }
 
-  #sharedPage(contents: Uint8Array): number {
-    const page = this.#page();
+  /** Fills a page of the host, with zeroes behind `contents`, for the module to read. */
+  #storePage(page: number, contents: Uint8Array): void {
     const bytes = new Uint8Array(PAGE_4K);
     bytes.set(contents);
-    this.#cpu.lp.store(page, bytes);
-    this.#cpu.lp.clflushPage(page);
-    return page;
+    const { lp } = this.#cpu;
+    lp.store(page, bytes);
+    lp.clflushPage(page);
   }
 
   /** A page that was private is written whole before the host uses it again. */
@@ -251,15 +261,11 @@ export class LabTd {
   }
 
   #must(leaf: number, rcx: number, rdx = 0, r8 = 0, r9 = 0, cpu = this.#cpu): void {
-    expectSuccess(leaf, this.#call(cpu, leaf, [rcx, rdx, r8, r9]));
+    expectSuccess(leaf, this.#call(cpu, leaf, rcx, rdx, r8, r9));
   }
 
-  #call(cpu: Cpu, leaf: number, operands: readonly number[]): bigint {
-    const { regs } = cpu.lp;
-    regs.q.fill(0n);
-    [RCX, RDX, R8, R9].forEach((register, i) => {
-      setRegNumber(regs, register, operands[i] ?? 0);
-    });
+  #call(cpu: Cpu, leaf: number, rcx: number, rdx = 0, r8 = 0, r9 = 0): bigint {
+    setOperands(cpu, rcx, rdx, r8, r9);
     return seamcall(cpu, leaf);
   }
 }

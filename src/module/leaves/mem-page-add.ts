@@ -8,7 +8,7 @@ import { withOperand } from '../../abi/status.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import type { LogicalProcessor } from '../../machine/lp.ts';
 import type { Leaf } from '../leaf.ts';
-import { readShared, sharedBuffer } from '../shared-buffer.ts';
+import { sharedBuffer } from '../shared-buffer.ts';
 import { gpaOperand, locateEntry } from '../td/gpa.ts';
 import { type Held, locking } from '../td/held.ts';
 import { isMeasurementCompatible, runningMeasurement } from '../td/measurement.ts';
@@ -45,7 +45,7 @@ function run(module: TdxModule, lp: LogicalProcessor, held: Held): bigint {
   if (typeof page === 'bigint') return page;
   if (!isMeasurementCompatible(module, td)) return STATUS.TDX_INCOMPATIBLE_MRTD_CONTEXT;
 
-  module.machine.memory.write(page.address, readShared(lp, source, PAGE_4K), td.keyId, 'direct');
+  module.machine.memory.copyPage(source.address, source.keyId, page.address, td.keyId);
   ept.write(at, septEntry(SEPT_STATE.MAPPED, SEPT_RWX_XU, ept.withKeyId(pfnOf(page.address))));
   runningMeasurement(module, td).addPage(operand.gpa);
   td.addChildren(1);

@@ -3,7 +3,7 @@
  * In: RCX guest address and level, RDX TD, R8 new page. Out: RCX the old page, bit 62 when its page pair is no longer
  * used.
  */
-import { PAGE_4K, pfnOf } from '../../abi/address.ts';
+import { pfnOf } from '../../abi/address.ts';
 import { TDH } from '../../abi/leaves.ts';
 import { OPERAND } from '../../abi/operands.ts';
 import { PAGE_TYPE } from '../../abi/page-types.ts';
@@ -53,9 +53,7 @@ function run(module: TdxModule, lp: LogicalProcessor, held: Held): bigint {
 
   const { memory } = module.machine;
   const pending = isPending(entry);
-  if (!pending) {
-    memory.write(page.address, memory.read(old.address, PAGE_4K, td.keyId), td.keyId, 'direct');
-  }
+  if (!pending) memory.copyPage(old.address, td.keyId, page.address, td.keyId);
   givePage(page, PAGE_TYPE.REG, td.address);
   page.walk.entry.bepoch = 0n;
   const pfn = ept.withKeyId(pfnOf(page.address));

@@ -40,7 +40,7 @@ function run(module: TdxModule, lp: LogicalProcessor, held: Held): bigint {
   if (!isSeptStateAllowed(TDH.mrExtend, entry)) return STATUS.TDX_EPT_ENTRY_NOT_PRESENT;
   if (!isMeasurementCompatible(module, td)) return STATUS.TDX_INCOMPATIBLE_MRTD_CONTEXT;
 
-  const chunk = module.machine.memory.read(ept.translate(entry, level, gpa), EXTEND_CHUNK, td.keyId);
+  const chunk = module.machine.memory.view(ept.translate(entry, level, gpa), EXTEND_CHUNK, td.keyId);
   runningMeasurement(module, td).extend(gpa, chunk);
   return STATUS.TDX_SUCCESS;
 }

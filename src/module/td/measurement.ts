@@ -1,5 +1,5 @@
 /** A running SHA-384 over what a TD is built from (module facts 8). */
-import { createHash, type Hash } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import type { PhysicalMemory } from '../../machine/memory.ts';
 import type { TdxModule } from '../tdx-module.ts';
 import { MRTD_CONTEXT_VERSION, TDCS } from './layout.ts';
@@ -11,6 +11,10 @@ export const MEASUREMENT_BYTES = 48;
 export const EXTEND_CHUNK = 256;
 const BLOCK_BYTES = 128;
 const GPA_OFFSET = 16;
+const TWO_32 = 0x1_0000_0000;
+/** Pieces of a message grow from one page's measurement, so that a small TD costs little. */
+const FIRST_PIECE_BYTES = BLOCK_BYTES + 16 * (BLOCK_BYTES + EXTEND_CHUNK);
+const LAST_PIECE_BYTES = 32 * FIRST_PIECE_BYTES;
 
 /** SHA-384 of the parts, one after the other. @public */
 export function sha384(...parts: readonly Uint8Array[]): Uint8Array {
@@ -19,68 +23,84 @@ export function sha384(...parts: readonly Uint8Array[]): Uint8Array {
   return hash.digest();
 }
 
-function prefilledBlock(name: string): Uint8Array {
-  const block = new Uint8Array(BLOCK_BYTES);
-  block.set(new TextEncoder().encode(name));
-  return block;
+/** A block's name as the words that it begins with, up to the GPA. */
+function nameWords(name: string): Uint32Array {
+  const bytes = new Uint8Array(GPA_OFFSET);
+  bytes.set(new TextEncoder().encode(name));
+  return new Uint32Array(bytes.buffer);
 }
 
-const PAGE_ADD_BLOCK = prefilledBlock('MEM.PAGE.ADD');
-const EXTEND_BLOCK = prefilledBlock('MR.EXTEND');
+const PAGE_ADD = nameWords('MEM.PAGE.ADD');
+const EXTEND = nameWords('MR.EXTEND');
 
 /**
- * The measurement of a TD under construction. It remembers what it has hashed, because a running hash cannot be
- * written down and a half-built TD can.
+ * The measurement of a TD under construction. It is kept as the message to hash, in large pieces: a running hash
+ * cannot be written down and a half-built TD can, and many small updates cost more than one large one.
  * @public
  */
 export class TdMeasurement {
-  #hash: Hash = createHash('sha384');
-  #message = new Uint8Array(4096);
+  /** What was measured before `#piece`. */
+  readonly #before: Uint8Array[] = [];
+  #piece = new Uint8Array(0);
+  #words = new Uint32Array(0);
   #length = 0;
 
-  /** Everything measured so far. */
+  /** A copy of everything measured so far. */
   get message(): Uint8Array {
-    return this.#message.subarray(0, this.#length);
+    const pieces = this.#pieces();
+    const message = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
+    let at = 0;
+    for (const piece of pieces) {
+      message.set(piece, at);
+      at += piece.length;
+    }
+    return message;
   }
 
   /** Goes on from a `message` that was taken from another measurement. */
   restore(message: Uint8Array): void {
-    this.#hash = createHash('sha384');
-    this.#length = 0;
-    this.#update(message);
+    this.#before.push(message);
   }
 
   /** MEM.PAGE.ADD of the page at `gpa`. */
   addPage(gpa: number): void {
-    this.#updateBlock(PAGE_ADD_BLOCK, gpa);
+    this.#append(PAGE_ADD, gpa, BLOCK_BYTES);
   }
 
   /** MR.EXTEND of the 256 bytes at `gpa`. */
   extend(gpa: number, chunk: Uint8Array): void {
-    this.#updateBlock(EXTEND_BLOCK, gpa);
-    this.#update(chunk);
+    const at = this.#append(EXTEND, gpa, BLOCK_BYTES + EXTEND_CHUNK);
+    this.#piece.set(chunk, at + BLOCK_BYTES);
   }
 
-  /** MRTD. Nothing can be measured afterwards. */
+  /** MRTD. */
   finalize(): Uint8Array {
-    return this.#hash.digest();
+    return sha384(...this.#pieces());
   }
 
-  #updateBlock(block: Uint8Array, gpa: number): void {
-    new DataView(block.buffer).setBigUint64(GPA_OFFSET, BigInt(gpa), true);
-    this.#update(block);
+  #pieces(): readonly Uint8Array[] {
+    return [...this.#before, this.#piece.subarray(0, this.#length)];
   }
 
-  #update(bytes: Uint8Array): void {
-    this.#hash.update(bytes);
-    const end = this.#length + bytes.length;
-    if (end > this.#message.length) {
-      const grown = new Uint8Array(2 * end);
-      grown.set(this.message);
-      this.#message = grown;
-    }
-    this.#message.set(bytes, this.#length);
-    this.#length = end;
+  /** Makes room for `bytes` bytes and puts a block at their start. Returns where in `#piece` that is. */
+  #append(name: Uint32Array, gpa: number, bytes: number): number {
+    const at = this.#length + bytes <= this.#piece.length ? this.#length : this.#beginPiece();
+    const words = this.#words;
+    const word = at / 4;
+    for (let i = 0; i < name.length; i++) words[word + i] = name[i]!;
+    words[word + GPA_OFFSET / 4] = gpa;
+    words[word + GPA_OFFSET / 4 + 1] = gpa / TWO_32;
+    this.#length = at + bytes;
+    return at;
+  }
+
+  #beginPiece(): number {
+    const size = Math.min(Math.max(2 * this.#piece.length, FIRST_PIECE_BYTES), LAST_PIECE_BYTES);
+    this.#before.push(this.#piece.subarray(0, this.#length));
+    this.#piece = new Uint8Array(size);
+    this.#words = new Uint32Array(this.#piece.buffer);
+    this.#length = 0;
+    return 0;
   }
 }
 
