@@ -204,16 +204,16 @@ export class HostKernel {
 
   /** Brings a CPU up. Throws EINVAL for one that is online or absent, or what TDX's online callback throws. */
   async cpuOnline(index: number): Promise<void> {
-    const cpu = this.#cpu(index, false);
     await this.schedule?.('cpu-online');
+    const cpu = this.#cpu(index, false);
     this.#cpuState.online(cpu);
     cpu.online = true;
   }
 
   /** Takes a CPU down. Throws EINVAL for one that is offline or absent, EBUSY where TDX or the kernel needs it. */
   async cpuOffline(index: number): Promise<void> {
-    const cpu = this.#cpu(index, true);
     await this.schedule?.('cpu-offline');
+    const cpu = this.#cpu(index, true);
     if (onlineCpus(this.cpus).length === 1) {
       throw new KernelError('EBUSY', 'last-cpu', `CPU ${index} is the last one online`, { cpu: index });
     }

@@ -55,6 +55,18 @@ describe('CPUs under TDX', () => {
     expect(await refusalOf(kernel.cpuOffline(9))).toBe('EINVAL cpu-state');
   });
 
+  it('go up and down once, however many ask at a time', async () => {
+    const { kernel, machine } = realHost();
+    await kernel.boot();
+    const twice = async (change: () => Promise<void>): Promise<readonly string[]> =>
+      Promise.all([refusalOf(change()), refusalOf(change())]);
+    expect(await twice(() => kernel.cpuOffline(3))).toEqual(['not refused', 'EINVAL cpu-state']);
+    expect(await twice(() => kernel.cpuOnline(3))).toEqual(['not refused', 'EINVAL cpu-state']);
+    expect(kernel.cpus[3]!.vmxRefs).toBe(1);
+    await kernel.cpuOffline(3);
+    expect(machine.lps[3]!.vmxOperation).toBe(false);
+  });
+
   it('refuse VMX operation that somebody else started', async () => {
     const { kernel, machine } = realHost();
     machine.lps[1]!.cr4Vmxe = true;
