@@ -145,6 +145,23 @@ describe('machine', () => {
     expect(memory.ownerAt(0x5000)).toBe(40);
   });
 
+  it('keeps what was stored when it writes it back, every page of it', () => {
+    const { lps, packages } = new Machine(DESCRIPTION);
+    const bytes = new Uint8Array(0x2100).fill(3);
+    lps[0]!.store(0x5f80, bytes);
+    expect(packages[0]!.cache.dirtyPages).toBe(4);
+    lps[0]!.wbinvd();
+    expect(lps[0]!.load(0x5f80, bytes.length)).toEqual(bytes);
+  });
+
+  it('has no SMM range where memory is convertible', () => {
+    const valid = (cmrs: MachineDescription['cmrs']): boolean =>
+      ((new Machine({ ...DESCRIPTION, cmrs }).lps[0]!.rdmsr(0x1f3) >> 11n) & 1n) === 1n;
+    expect(valid([{ start: MIB, end: 0xd000_0000 }])).toBe(true);
+    expect(valid([{ start: MIB, end: 0xd000_1000 }])).toBe(false);
+    expect(valid([{ start: 0xe000_0000, end: 4 * GIB }])).toBe(true);
+  });
+
   it('wants whole lines of MOVDIR64B', () => {
     const lp = new Machine(DESCRIPTION).lps[0]!;
     expect(vectorOf(() => lp.movdir64b(0x5020, new Uint8Array(64)))).toBe(VECTOR_GP);

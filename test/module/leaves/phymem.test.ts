@@ -100,6 +100,17 @@ describe('TDH.PHYMEM.CACHE.WB', () => {
     expect(host.module.kot.pendingPackages[KEYID]).toBe(0);
   });
 
+  it('writes back the caches of that package', () => {
+    const host = flushed();
+    const { lps, packages } = host.machine;
+    const dirty = (): number[] => packages.map(({ cache }) => cache.dirtyPages);
+    lps[0]!.store(7 * GIB, Uint8Array.of(1));
+    lps[3]!.store(8 * GIB, Uint8Array.of(1));
+    expect(dirty()).toEqual([1, 1]);
+    expect(host.status(TDH.phymemCacheWb, {}, 3)).toBe(0n);
+    expect(dirty()).toEqual([1, 0]);
+  });
+
   it('is interrupted by events and resumed, for the KeyIDs of its beginning only', () => {
     const host = flushed();
     const lp = host.machine.lps[0]!;

@@ -84,6 +84,7 @@ describe('TDH.SYS.KEY.CONFIG', () => {
     expect(host.status(TDH.sysKeyConfig)).toBe(STATUS.TDX_OPERAND_BUSY | 187n);
     first!.pconfigOutcome = 'entropy-error';
     expect(host.status(TDH.sysKeyConfig)).toBe(STATUS.TDX_KEY_GENERATION_FAILED);
+    expect(first!.configuredKeyIds.size).toBe(0);
     first!.pconfigOutcome = 'ok';
     expect(host.status(TDH.sysKeyConfig)).toBe(0n);
   });
