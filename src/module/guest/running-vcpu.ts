@@ -26,6 +26,8 @@ export class RunningVcpu {
   readonly ripAtEntry: bigint;
   /** The last exit came with a bus lock that the host is to hear of. */
   busLocked = false;
+  /** They never change once the TD can run. */
+  readonly #attributes: bigint;
   #locks: readonly Releasable[] = [];
 
   constructor(
@@ -41,6 +43,7 @@ export class RunningVcpu {
     this.address = address;
     this.tdvps = tdvps;
     this.vmcs = new Vmcs(tdvps);
+    this.#attributes = td.tdcs.u64(TDCS.ATTRIBUTES);
     this.ripAtEntry = this.vmcs.read(VMCS.GUEST_RIP);
     for (let i = 0; i < REGISTERS; i++) this.regs.q[i] = tdvps.u64(TDVPS.GPRS + 8 * i);
   }
@@ -50,7 +53,7 @@ export class RunningVcpu {
   }
 
   hasAttribute(mask: (typeof ATTRIBUTES)[keyof typeof ATTRIBUTES]): boolean {
-    return hasAny(this.tdcs.u64(TDCS.ATTRIBUTES), mask);
+    return hasAny(this.#attributes, mask);
   }
 
   hasConfigFlag(mask: (typeof CONFIG_FLAGS)[keyof typeof CONFIG_FLAGS]): boolean {

@@ -23,9 +23,9 @@ const INSTRUCTIONS_RETIRED = 100_000n;
 const PERF_GLOBAL_STATUS_MSR = 0x38e;
 
 /** RFLAGS.TF, IA32_DEBUGCTL.BTF, and the single-step bit of pending debug exceptions. */
-const RFLAGS_TF = 1n << 8n;
-const DEBUGCTL_BTF = 1n << 1n;
-const PENDING_DEBUG_BS = 1n << 14n;
+const RFLAGS_TF = 1 << 8;
+const DEBUGCTL_BTF = 1 << 1;
+const PENDING_DEBUG_BS = 1 << 14;
 const BLOCKING_BY_STI_OR_MOV_SS = 0b11;
 
 /** What the host learns of an exit beside its status. @public */
@@ -41,7 +41,8 @@ export interface HostDetails {
 /** Ends the blocking of events by the STI or MOV SS before the instruction that exited. @internal */
 export function clearInstructionBlocking({ vmcs }: RunningVcpu): void {
   const blocking = vmcs.read32(VMCS.GUEST_INTERRUPTIBILITY);
-  vmcs.writeNumber(VMCS.GUEST_INTERRUPTIBILITY, blocking & ~BLOCKING_BY_STI_OR_MOV_SS);
+  if ((blocking & BLOCKING_BY_STI_OR_MOV_SS) === 0) return;
+  vmcs.writeNumber(VMCS.GUEST_INTERRUPTIBILITY, (blocking & ~BLOCKING_BY_STI_OR_MOV_SS) >>> 0);
 }
 
 /** Moves the guest beyond the instruction that exited. @public */
@@ -50,10 +51,12 @@ export function advanceRip(vcpu: RunningVcpu): void {
   const length = vmcs.read32(VMCS.EXIT_INSTRUCTION_LENGTH);
   vmcs.write(VMCS.GUEST_RIP, BigInt.asUintN(64, vmcs.read(VMCS.GUEST_RIP) + BigInt(length)));
   clearInstructionBlocking(vcpu);
-  const singleStep =
-    hasAny(vmcs.read(VMCS.GUEST_RFLAGS), RFLAGS_TF) && !hasAny(vmcs.read(VMCS.GUEST_DEBUGCTL), DEBUGCTL_BTF);
-  const pending = vmcs.read(VMCS.GUEST_PENDING_DEBUG) & ~PENDING_DEBUG_BS;
-  vmcs.write(VMCS.GUEST_PENDING_DEBUG, singleStep ? pending | PENDING_DEBUG_BS : pending);
+  const steps =
+    (vmcs.read32(VMCS.GUEST_RFLAGS) & RFLAGS_TF) !== 0 &&
+    (vmcs.read32(VMCS.GUEST_DEBUGCTL) & DEBUGCTL_BTF) === 0;
+  const pending = vmcs.read32(VMCS.GUEST_PENDING_DEBUG);
+  if (((pending & PENDING_DEBUG_BS) !== 0) === steps) return;
+  vmcs.write(VMCS.GUEST_PENDING_DEBUG, vmcs.read(VMCS.GUEST_PENDING_DEBUG) ^ BigInt(PENDING_DEBUG_BS));
 }
 
 /** Zeroes the host's registers; RSP is the host's own, and so is RBP for a TD that promised not to use it. @public */

@@ -117,20 +117,23 @@ const GROUP_SIZES: readonly (readonly [group: number, slots: number])[] = [
   [0x6400, 8], // natural-width exit information
   [0x6800, 32], // natural-width guest state
 ];
-const GROUP_MASK = 0x6c00;
-const INDEX_MASK = 0x1ff;
+/** Encodings are below this. */
+const ENCODINGS = 0x7000;
 /** Revision identifier and abort indicator, as the CPU has them. */
 const HEADER_BYTES = 8;
 
-/** First slot of each group, by encoding. */
-const GROUP_STARTS: ReadonlyMap<number, readonly [start: number, slots: number]> = (() => {
-  const starts = new Map<number, readonly [number, number]>();
-  let start = 0;
+/** Offset of each field in the page by encoding, also that of its upper half; 0 for what is no field. */
+const OFFSETS: Uint16Array = (() => {
+  const offsets = new Uint16Array(ENCODINGS);
+  let next = HEADER_BYTES;
   for (const [group, slots] of GROUP_SIZES) {
-    starts.set(group, [start, slots]);
-    start += slots;
+    for (let slot = 0; slot < slots; slot++) {
+      offsets[group + 2 * slot] = next;
+      offsets[group + 2 * slot + 1] = next;
+      next += 8;
+    }
   }
-  return starts;
+  return offsets;
 })();
 
 /** Page of the TDVPS that holds the VMCS of virtual machine `vm`: 0 the TD itself, from 1 its L2 VMs. @public */
@@ -145,7 +148,7 @@ export class Vmcs {
 
   constructor(tdvps: ControlStructure, vm = 0) {
     this.#tdvps = tdvps;
-    this.#base = vmcsPage(vm) * PAGE_4K + HEADER_BYTES;
+    this.#base = vmcsPage(vm) * PAGE_4K;
   }
 
   /** VMREAD. A field that was never written reads 0. */
@@ -169,11 +172,10 @@ export class Vmcs {
   }
 
   #at(encoding: number): number {
-    const group = GROUP_STARTS.get(encoding & GROUP_MASK);
-    const index = (encoding >>> 1) & INDEX_MASK;
-    if (group === undefined || index >= group[1]) {
+    const offset = OFFSETS[encoding];
+    if (offset === undefined || offset === 0) {
       throw new Error(`no VMCS field has encoding 0x${encoding.toString(16)}`);
     }
-    return this.#base + 8 * (group[0] + index);
+    return this.#base + offset;
   }
 }
