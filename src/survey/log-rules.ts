@@ -6,11 +6,10 @@ import { addFact, addNote, inputErrorAt, type MapName } from './evidence.ts';
 import type { LogRule } from './log-rule.ts';
 import { parseCount, parseInclusiveRange } from './parse-number.ts';
 import { TDX_RULES } from './tdx-log-rules.ts';
+import { MAX_NODES, MAX_PROCESSORS } from './validate-machine.ts';
 
-/** Linux runs on at most this many logical processors (CONFIG_NR_CPUS of x86-64), packages and nodes. */
-const MAX_PROCESSORS = 8192;
-const MAX_PACKAGES = 8192;
-const MAX_NODES = 1024;
+/** A log's count includes packages that could be added: as many as processors. */
+const MAX_PACKAGES = MAX_PROCESSORS;
 
 const MAP_OF_PREFIX: Readonly<Record<string, MapName>> = {
   'BIOS-e820': 'firmware',

@@ -4,10 +4,13 @@ import { firstOverlap, union } from '../abi/ranges.ts';
 import { keyIdBits, MAX_CMRS, type MachineDescription, packageShift } from '../machine/description.ts';
 import { InputError } from './input-error.ts';
 
-/** Limits: MAX_PKGS of the module, CONFIG_NR_CPUS and MAX_NUMNODES of x86-64 Linux, KeyID bits of TME. @internal */
+/** Packages a module can manage (MAX_PKGS, module facts 0). @internal */
 export const MAX_PACKAGES = 8;
+/** Logical processors Linux runs on (CONFIG_NR_CPUS of x86-64). @internal */
 export const MAX_PROCESSORS = 8192;
+/** Nodes Linux knows (MAX_NUMNODES of x86-64). @internal */
 export const MAX_NODES = 1024;
+/** KeyIDs that fit the 15 bits of TME. */
 const MAX_KEY_IDS = 2 ** 15;
 
 /** Throws InputError naming the source and the field at fault. @public */
