@@ -4,8 +4,8 @@ import { fieldIdParts } from './global-fields.ts';
 /** Bits of an element that can be read and written. @public */
 export type AccessMasks = readonly [read: bigint, write: bigint];
 
-/** Who accesses: the host, the host of a debug TD, or the TD itself. @public */
-export type MetadataAccess = 'host' | 'debug' | 'guest';
+/** Who accesses: the host, the host of a debug TD, the TD itself, or a migration TD that serves it. @public */
+export type MetadataAccess = 'host' | 'debug' | 'guest' | 'service';
 
 /** One field, or a run of fields with consecutive ids. @public */
 export interface MetadataField extends Readonly<Record<MetadataAccess, AccessMasks>> {
@@ -59,6 +59,7 @@ export function field(id: bigint, name: string, offset: number, options: FieldOp
     host: masks(options.host ?? NONE),
     debug: masks(options.debug ?? NONE),
     guest: masks(options.guest ?? NONE),
+    service: masks(options.service ?? NONE),
     ...(options.address === undefined ? {} : { address: options.address }),
   };
 }

@@ -32,6 +32,8 @@ import { phymemPageReclaim } from './leaves/phymem-page-reclaim.ts';
 import { phymemPageWbinvd } from './leaves/phymem-page-wbinvd.ts';
 import { phymemPamtAdd } from './leaves/phymem-pamt-add.ts';
 import { phymemPamtRemove } from './leaves/phymem-pamt-remove.ts';
+import { servtdBind } from './leaves/servtd-bind.ts';
+import { servtdPrebind } from './leaves/servtd-prebind.ts';
 import { sysConfig } from './leaves/sys-config.ts';
 import { sysDisable } from './leaves/sys-disable.ts';
 import { sysInfo } from './leaves/sys-info.ts';
@@ -100,6 +102,8 @@ const LEAVES: readonly (readonly [number: number, leaf: Leaf])[] = [
   [TDH.sysConfig, sysConfig],
   [TDH.sysShutdown, sysShutdown],
   [TDH.sysUpdate, sysUpdate],
+  [TDH.servtdBind, servtdBind],
+  [TDH.servtdPrebind, servtdPrebind],
   [TDH.phymemPamtAdd, phymemPamtAdd],
   [TDH.phymemPamtRemove, phymemPamtRemove],
   [TDH.sysDisable, sysDisable],

@@ -33,15 +33,21 @@ function addressOf({ attributes = 0 }: Row): MetadataField['address'] {
 
 /** What of a field can be compared; where an address is only read, it does not matter that it is one. */
 function digest(fields: readonly MetadataField[]): unknown[] {
-  return fields.map(({ id, fields: count, elements, offset, host, debug, guest, address }) => {
+  return fields.map(({ id, fields: count, elements, offset, host, debug, guest, service, address }) => {
     const isWritable = [host, debug, guest].some(([, write]) => write !== 0n);
-    return { id, count, elements, offset, host, debug, guest, address: isWritable ? address : undefined };
+    const sides = { host, debug, guest, service };
+    return { id, count, elements, offset, ...sides, address: isWritable ? address : undefined };
   });
 }
 
 function digestRows(rows: readonly Row[], guestSide = 'guest'): unknown[] {
   return rows.map((row) => {
-    const sides = { host: masks(row, 'prod'), debug: masks(row, 'dbg'), guest: masks(row, guestSide) };
+    const sides = {
+      host: masks(row, 'prod'),
+      debug: masks(row, 'dbg'),
+      guest: masks(row, guestSide),
+      service: masks(row, 'migtd'),
+    };
     const isWritable = Object.values(sides).some(([, write]) => write !== 0n);
     return {
       id: BigInt(row.field_id),
@@ -114,10 +120,10 @@ describe('the metadata tables', () => {
   });
 
   it('lets nobody write what they cannot read, and a production TD shows no more than a debug TD', () => {
-    for (const { name, host, debug, guest } of everyField) {
+    for (const { name, host, debug, guest, service } of everyField) {
       // Bit 13 of IA32_DEBUGCTL is the platform's: what a TD writes there is dropped.
       const dropped = name === 'IA32_DEBUGCTL' ? 1n << 13n : 0n;
-      for (const [read, write] of [host, debug, guest]) expect(write & ~read & ~dropped).toBe(0n);
+      for (const [read, write] of [host, debug, guest, service]) expect(write & ~read & ~dropped).toBe(0n);
       expect(host[0] & ~debug[0]).toBe(0n);
       expect(host[1] & ~debug[1]).toBe(0n);
     }

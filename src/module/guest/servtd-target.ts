@@ -1,58 +1,97 @@
-/** The way of a service TD to the TD it serves (docs/rules/guest.md). No service TD can be bound, so it never arrives. */
+/** The way of a service TD to the TD it serves: TDG.SERVTD.RD and WR (module facts 9, 14). */
+import { NO_FIELD } from '../../abi/global-fields.ts';
 import { TDG } from '../../abi/leaves.ts';
 import { OPERAND } from '../../abi/operands.ts';
 import { LEVEL_4K, PAGE_TYPE } from '../../abi/page-types.ts';
-import { R8, R10, R11, R12, R13, RAX, RCX, RDX } from '../../abi/registers.ts';
+import { R8, R9, R10, R11, R12, R13, RAX, RCX, RDX } from '../../abi/registers.ts';
 import { STATUS_NAME_MASK, withOperand } from '../../abi/status.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import type { ControlStructure } from '../td/control-structure.ts';
 import { type Held, holding } from '../td/held.ts';
 import { TDCS, TDR } from '../td/layout.ts';
+import { answerRead, answerWrite } from '../td/metadata.ts';
 import { isGuestLeafAllowed } from '../td/op-state.ts';
 import { checkBuildState, plainHpa } from '../td/operands.ts';
+import {
+  BINDING_STATE,
+  ignoredParts,
+  lockBindings,
+  MAX_SERVICE_TDS,
+  readBindingHandle,
+  ServiceTdBinding,
+  uuidOf,
+} from '../td/service-td.ts';
+import { readTdInfo } from '../td/td-info.ts';
+import { tdMetadata } from '../td/td-metadata.ts';
 import { TrustDomain } from '../td/trust-domain.ts';
 import type { Interrupted } from './gpa-access.ts';
 import type { RunningVcpu } from './running-vcpu.ts';
 import { exitToHost } from './td-exit.ts';
 
-/** A binding handle: slot in bits 11:0, address of the TDR in bits 51:12, all of it added to the service TD's UUID. */
-const SLOT_MASK = 0xfffn;
-const TDR_MASK = 0xf_ffff_ffff_f000n;
-const MAX_SLOTS = 1;
 const UUID_REGISTERS = [R10, R11, R12, R13] as const;
 const TWO_32 = 0x1_0000_0000n;
 
 /** A status for the guest, or one that the host must know of: `trap`. */
 type Answer = bigint | { readonly trap: bigint };
 
-/** TDG.SERVTD.RD or WR. In: RCX binding handle, RDX field id, R10 to R13 UUID of the target. @internal */
+/** The TD that is served, locked, with all checks of its binding done. */
+interface Served {
+  readonly target: TrustDomain;
+}
+
+/**
+ * TDG.SERVTD.RD or WR: one field of the TD that is served. In: RCX binding handle, RDX field id, WR: R8 value and R9 bits
+ * to write, R10 to R13 UUID of the target. Out: R8 value, for WR the old one; RD: RDX next id.
+ * @internal
+ */
 export function accessServedTd(
   vcpu: RunningVcpu,
   leaf: (typeof TDG)['servtdRd'] | (typeof TDG)['servtdWr'],
 ): bigint | Interrupted {
-  const { regs, td } = vcpu;
-  if (leaf === TDG.servtdRd) regs.q[RDX] = 0xffff_ffff_ffff_ffffn;
-  regs.q[R8] = 0n;
-  const handle = BigInt.asUintN(64, regs.q[RCX]! - td.tdr.u64(TDR.TD_UUID));
-  const slot = Number(handle & SLOT_MASK);
-  if (slot >= MAX_SLOTS) return withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.RCX);
-  const address = handle & TDR_MASK;
-  const answer = holding((held) => findTarget(held, vcpu, leaf, address, slot));
+  const { regs, td, module } = vcpu;
+  const { q } = regs;
+  const [id, value] = [q[RDX]!, q[R8]!];
+  const reads = leaf === TDG.servtdRd;
+  if (reads) q[RDX] = NO_FIELD;
+  q[R8] = 0n;
+  const { tdr, slot } = readBindingHandle(q[RCX]!, uuidOf(td.tdr));
+  if (slot >= MAX_SERVICE_TDS) return withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.RCX);
+  const answer = holding((held): Answer => {
+    const found = findTarget(held, vcpu, leaf, tdr, slot);
+    if (typeof found === 'bigint' || 'trap' in found) return found;
+    const fields = tdMetadata(module, found.target);
+    return reads
+      ? answerRead(regs, fields, id, 'service', true)
+      : answerWrite(regs, fields, id, 'service', value, q[R9]!);
+  });
   if (typeof answer === 'bigint') return answer;
-  regs.q[RAX] = answer.trap;
-  return exitToHost(vcpu, STATUS.TDX_CROSS_TD_TRAP, { extended: answer.trap, gpa: address });
+  q[RAX] = answer.trap;
+  return exitToHost(vcpu, STATUS.TDX_CROSS_TD_TRAP, { extended: answer.trap, gpa: tdr });
 }
 
-function findTarget(held: Held, vcpu: RunningVcpu, leaf: number, address: bigint, slot: number): Answer {
+function findTarget(
+  held: Held,
+  vcpu: RunningVcpu,
+  leaf: number,
+  address: bigint,
+  slot: number,
+): Served | Answer {
   const target = lockTarget(held, vcpu, address);
   if (!(target instanceof TrustDomain)) return target;
   const state = enterTarget(held, target, leaf);
   if (state !== STATUS.TDX_SUCCESS) return unlessBusy(state);
   const uuid = checkUuid(vcpu, target);
   if (uuid !== STATUS.TDX_SUCCESS) return uuid;
-  const locked = lockField(held, target.tdcs, TDCS.SERVTD_BINDINGS_LOCK);
-  if (locked !== STATUS.TDX_SUCCESS) return withOperand(locked, OPERAND.SERVTD_BINDINGS);
-  return { trap: withOperand(STATUS.TDX_SERVTD_NOT_BOUND, slot) };
+  const locked = lockBindings(held, target.tdcs, 'shared', true);
+  if (locked !== STATUS.TDX_SUCCESS) return locked;
+  const binding = new ServiceTdBinding(target.tdcs, slot);
+  if (binding.state !== BINDING_STATE.BOUND) {
+    return { trap: withOperand(STATUS.TDX_SERVTD_NOT_BOUND, slot) };
+  }
+  if (!binding.isBoundTo(uuidOf(vcpu.td.tdr))) return { trap: STATUS.TDX_SERVTD_UUID_MISMATCH };
+  const info = readTdInfo(vcpu.tdcs, true, ignoredParts(binding.attributes));
+  if (typeof info === 'bigint') return withOperand(info, OPERAND.RTMR);
+  return binding.hasInfoHash(info.hash) ? { target } : { trap: STATUS.TDX_SERVTD_INFO_HASH_MISMATCH };
 }
 
 /** The service TD hears of a busy lock, the host of anything else that is wrong with the target. */

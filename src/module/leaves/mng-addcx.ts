@@ -8,14 +8,13 @@ import type { LogicalProcessor } from '../../machine/lp.ts';
 import type { Leaf } from '../leaf.ts';
 import { type Held, locking } from '../td/held.ts';
 import { LIFECYCLE, TDCS, TDCS_PAGE, TDCS_PAGES_MAX, TDCS_PAGES_MIN, TDR } from '../td/layout.ts';
+import { drawMigrationKey } from '../td/migration-key.ts';
 import { isHostLeafAllowed } from '../td/op-state.ts';
 import { givePage, lockPage, lockTdr } from '../td/operands.ts';
-import { drawQwords } from '../td/random.ts';
 import { FREE_ENTRY, type SeptEntry } from '../td/sept-entry.ts';
 import { forgetTrustDomain, ONES, type TrustDomain } from '../td/trust-domain.ts';
 import type { TdxModule } from '../tdx-module.ts';
 
-const MIGRATION_KEY_QWORDS = 4;
 /** MSR bitmaps begin with every access intercepted, the secure EPT root with nothing mapped, other pages with zeroes. */
 const FILLS: Readonly<Record<number, SeptEntry>> = {
   [TDCS_PAGE.MSR_BITMAPS]: ONES,
@@ -56,10 +55,5 @@ function checkSixthOrLater(module: TdxModule, td: TrustDomain, index: number): b
     const allowed = isHostLeafAllowed(TDH.mngAddcx, state);
     return allowed ? STATUS.TDX_SUCCESS : withOperand(STATUS.TDX_OP_STATE_INCORRECT, state);
   }
-  const key = drawQwords(module, MIGRATION_KEY_QWORDS);
-  if (key === undefined) return STATUS.TDX_RND_NO_ENTROPY;
-  key.forEach((qword, i) => {
-    tdcs.setU64(TDCS.MIG_ENC_KEY + 8 * i, qword);
-  });
-  return STATUS.TDX_SUCCESS;
+  return drawMigrationKey(module, tdcs) ? STATUS.TDX_SUCCESS : STATUS.TDX_RND_NO_ENTROPY;
 }

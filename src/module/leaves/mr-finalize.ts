@@ -8,13 +8,9 @@ import type { LogicalProcessor } from '../../machine/lp.ts';
 import type { Leaf } from '../leaf.ts';
 import { type Held, locking } from '../td/held.ts';
 import { TDCS } from '../td/layout.ts';
-import {
-  isMeasurementCompatible,
-  MEASUREMENT_BYTES,
-  measurementsOf,
-  runningMeasurement,
-} from '../td/measurement.ts';
+import { isMeasurementCompatible, measurementsOf, runningMeasurement } from '../td/measurement.ts';
 import { enterOpState, lockTdr } from '../td/operands.ts';
+import { serviceTdHash } from '../td/service-td.ts';
 import type { TdxModule } from '../tdx-module.ts';
 
 /** @internal */
@@ -35,8 +31,7 @@ function run(module: TdxModule, lp: LogicalProcessor, held: Held): bigint {
   }
   tdcs.setBytes(TDCS.MRTD, runningMeasurement(module, td).finalize());
   measurementsOf(module.machine.memory).delete(td.address);
-  // The hash of service TDs is zero while none is bound.
-  tdcs.setBytes(TDCS.SERVTD_HASH, new Uint8Array(MEASUREMENT_BYTES));
+  tdcs.setBytes(TDCS.SERVTD_HASH, serviceTdHash(tdcs));
   tdcs.setU32(TDCS.OP_STATE, OP_STATE.RUNNABLE);
   return STATUS.TDX_SUCCESS;
 }

@@ -74,6 +74,7 @@ export const TDCS = {
   RTMR_LOCK: 1008, // host-priority lock
   LAST_TEEINFO_HASH_VALID: 1010, // u8
   MRTD_CONTEXT_VERSION: 1054, // u16
+  MIG_DEC_KEY_SET: 1408, // u8
   MIG_ENC_KEY: 1504, // u64 x 4
   PRE_IMPORT_UUID: 1600, // u64 x 4
   VIRT_MSRS: 1792, // u64 x 16
@@ -97,6 +98,15 @@ export const TDCS = {
 
 /** Pages of the TDCS that have a use of their own. @public */
 export const TDCS_PAGE = { MSR_BITMAPS: 2, SEPT_ROOT: 3, ZERO: 4, L2_SEPT_ROOT: 6 } as const;
+
+/** A slot of TDCS.SERVTD_BINDINGS_TABLE. @public */
+export const SERVTD_BINDING = {
+  STATE: 0, // u8
+  TYPE: 2, // u16
+  ATTRIBUTES: 8, // u64
+  UUID: 16, // u64 x 4
+  INFO_HASH: 48, // 48 bytes
+} as const;
 
 /** Positions in TDCS.CPUID_FLAGS: what of a TD's CPUID decides how its other events are handled. @public */
 export const CPUID_FLAG = {

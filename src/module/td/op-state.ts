@@ -56,6 +56,11 @@ const ALLOWED_BY_GUEST_LEAF: ReadonlyMap<number, number> = new Map([
   [TDG.servtdWr, ANY & ~EXPORT_STOPPED],
 ]);
 
+/** The same for host leaves on a second TD: the service TD that is bound. */
+const ALLOWED_ON_OTHER_TD: ReadonlyMap<number, number> = new Map([
+  [TDH.servtdBind, (BUILT & ~INITIALIZED) | EXPORT_STOPPED | IMPORT_OUT_OF_ORDER],
+]);
+
 const TLB_TRACKED = setOf('RUNNABLE', 'LIVE_EXPORT', 'LIVE_IMPORT');
 const IMPORTING = IMPORT_IN_ORDER | IMPORT_OUT_OF_ORDER;
 const UNCONFIGURED = setOf('UNINITIALIZED', 'START_IMPORT');
@@ -68,6 +73,11 @@ export function isHostLeafAllowed(leaf: number, state: number): boolean {
 /** True when guest leaf `leaf` may work on another TD in `state`. @public */
 export function isGuestLeafAllowed(leaf: number, state: number): boolean {
   return (((ALLOWED_BY_GUEST_LEAF.get(leaf) ?? 0) >>> state) & 1) === 1;
+}
+
+/** True when host leaf `leaf` may work on a second TD in `state`. @public */
+export function isHostLeafAllowedOnOtherTd(leaf: number, state: number): boolean {
+  return (((ALLOWED_ON_OTHER_TD.get(leaf) ?? 0) >>> state) & 1) === 1;
 }
 
 /** True when pages must be blocked and tracked before they are taken from a TD in `state`. @public */

@@ -180,11 +180,17 @@ export function checkBuildState(td: TrustDomain): bigint {
 }
 
 /**
- * Checks that `td` is built far enough and in an operation state that allows `leaf`, and locks that state when
- * `mode` is given. Returns TDX_SUCCESS or the status.
+ * Checks that `td` is built far enough and in an operation state that allows `leaf` (`isAllowed` says whether), and locks
+ * that state when `mode` is given. Returns TDX_SUCCESS or the status.
  * @public
  */
-export function enterOpState(held: Held, td: TrustDomain, leaf: number, mode?: LockMode): bigint {
+export function enterOpState(
+  held: Held,
+  td: TrustDomain,
+  leaf: number,
+  mode?: LockMode,
+  isAllowed: (leaf: number, state: number) => boolean = isHostLeafAllowed,
+): bigint {
   const built = checkBuildState(td);
   if (built !== STATUS.TDX_SUCCESS) return built;
   const { tdcs } = td;
@@ -194,7 +200,5 @@ export function enterOpState(held: Held, td: TrustDomain, leaf: number, mode?: L
     held.add({ release: () => tdcs.unlock(TDCS.OP_STATE_LOCK, mode) });
   }
   const state = tdcs.u32(TDCS.OP_STATE);
-  return isHostLeafAllowed(leaf, state)
-    ? STATUS.TDX_SUCCESS
-    : withOperand(STATUS.TDX_OP_STATE_INCORRECT, state);
+  return isAllowed(leaf, state) ? STATUS.TDX_SUCCESS : withOperand(STATUS.TDX_OP_STATE_INCORRECT, state);
 }

@@ -10,6 +10,7 @@ import { cpuidIndex, cpuidValuesAt, isFixed0Leaf } from './cpuid-values.ts';
 import { CONFIG_FLAGS, hasAny, TD_CTLS } from './features.ts';
 import { TDCS } from './layout.ts';
 import { cpuidOfCode, type Loaded, type MetadataElement, type MetadataSpace } from './metadata.ts';
+import { drawMigrationKey } from './migration-key.ts';
 import { updateParavirtFlags } from './paravirt-flags.ts';
 import type { TrustDomain } from './trust-domain.ts';
 
@@ -20,6 +21,8 @@ const MICROSECONDS = 1_000_000n;
 const TIMEOUT_MIN = 10_000n;
 const TIMEOUT_MAX = 100_000_000n;
 const EVERY_BIT = 0xffff_ffff_ffff_ffffn;
+/** The only migration protocol: MIN and MAX of EXPORT_VERSION and IMPORT_VERSION. */
+const MIGRATION_VERSION = 0n;
 
 /** The fields of `td`; only as many secure EPT roots as it has L2 VMs. @public */
 export function tdMetadata(module: TdxModule, td: TrustDomain): MetadataSpace {
@@ -27,9 +30,24 @@ export function tdMetadata(module: TdxModule, td: TrustDomain): MetadataSpace {
   return {
     fields: fieldsOf(td.tdcs.u16(TDCS.NUM_L2_VMS)),
     context: CONTEXT_TD,
-    load: (element, access, purpose) => load(platform, td, element, access !== 'guest' && purpose === 'read'),
+    load: (element, access, purpose) => {
+      if (
+        access === 'service' &&
+        purpose === 'read' &&
+        isNewKeyDue(element) &&
+        !drawMigrationKey(module, td.tdcs)
+      ) {
+        return { refusal: STATUS.TDX_RND_NO_ENTROPY };
+      }
+      return load(platform, td, element, access !== 'guest' && purpose === 'read');
+    },
     store: (element, value, old, mask) => store(platform, td, element, value, old, mask),
   };
+}
+
+/** A migration TD that reads the first part of the key for exports gets a new key. */
+function isNewKeyDue({ field, number }: MetadataElement): boolean {
+  return field.name === 'MIG_ENC_KEY' && number === 0;
 }
 
 /** By number of L2 VMs. */
@@ -79,6 +97,10 @@ function store(
   if (field.name === 'FEATURE_PARAVIRT_CTLS') return storeParavirtControls(tdcs, value, old);
   if (field.name === 'TD_CTLS') return storeTdControls(tdcs, value, old);
   if (field.name === 'HP_LOCK_TIMEOUT') return storeTimeout(platform, tdcs, value, mask);
+  if (field.name === 'MIG_VERSION' && value !== MIGRATION_VERSION) {
+    return STATUS.TDX_METADATA_FIELD_VALUE_NOT_VALID;
+  }
+  if (field.name === 'MIG_DEC_KEY') tdcs.setFlag(TDCS.MIG_DEC_KEY_SET, true);
   const structure = field.classCode < FIRST_TDCS_CLASS ? td.tdr : tdcs;
   structure.setElement(field.offset + field.elementBytes * number, field.elementBytes, value);
   return STATUS.TDX_SUCCESS;
