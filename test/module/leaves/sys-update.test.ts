@@ -107,6 +107,17 @@ describe('TDH.SYS.UPDATE', () => {
     expect(initialise(reload(after)).status(TDH.sysUpdate)).toBe(STATUS.TDX_SYS_INVALID_HANDOFF);
   });
 
+  it('knows nothing of TDs being built from data of format 0', () => {
+    const before = readyModule({ release: findRelease('1.5.20')! });
+    before.module.tdBuildCount = 5;
+    before.module.migrationInterruptedCount = 2;
+    expect(before.status(TDH.sysShutdown)).toBe(0n);
+    const after = initialise(reload(before));
+    expect(after.status(TDH.sysUpdate)).toBe(0n);
+    expect(after.module.sysState).toBe('SYS_READY');
+    expect([after.module.tdBuildCount, after.module.migrationInterruptedCount]).toEqual([0, 0]);
+  });
+
   it('checks features and reserved registers in version 1', () => {
     const before = readyModule();
     before.status(TDH.sysShutdown, { rcx: 1n });
