@@ -19,13 +19,15 @@ export function processIo(): Io {
   // A reader that stops early (head, less) is no error of ours.
   stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit(0);
-    throw error;
+    process.stderr.write(`tdxlab: cannot write the output: ${error.message}\n`);
+    process.exit(2);
   });
   return {
     out: (line = '') => void stdout.write(`${line}\n`),
     err: (line) => void process.stderr.write(`${line}\n`),
-    columns: stdout.isTTY ? stdout.columns : DEFAULT_COLUMNS,
-    colour: stdout.isTTY === true && process.env.NO_COLOR === undefined,
+    // A terminal that was never told its size has none.
+    columns: (stdout.isTTY && stdout.columns) || DEFAULT_COLUMNS,
+    colour: stdout.isTTY === true && !process.env.NO_COLOR && process.env.TERM !== 'dumb',
   };
 }
 

@@ -83,6 +83,11 @@ describe('the command', () => {
       ['up', 'spr-256g-2node', '--trace', '/nowhere/t'],
       /cannot write \/nowhere\/t/,
     ],
+    [
+      'a trace that is a folder',
+      ['up', 'spr-256g-2node', '--trace', folder],
+      /cannot write .*: it is not the name/,
+    ],
     ['a write without a path', ['sysfs', 'spr-256g-2node', '--write', '1'], /--write needs the path/],
     ['a word nobody knows', ['explain', 'qwertyuiop'], /qwertyuiop/],
   ])('refuses %s with one sentence and exit code 2', (_, args, sentence) => {

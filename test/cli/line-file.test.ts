@@ -1,6 +1,8 @@
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { existsSync, lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { afterAll, describe, expect, it } from 'vitest';
 import { LineFile } from '../../src/cli/line-file.ts';
 import { InputError } from '../../src/survey/input-error.ts';
@@ -31,5 +33,21 @@ describe('a file written line by line', () => {
   it('says which file cannot be written', () => {
     expect(() => new LineFile(join(folder, 'no', 'folder.txt'))).toThrow(InputError);
     expect(() => new LineFile(join(folder, 'no', 'folder.txt'))).toThrow(/cannot write .*folder\.txt/);
+    const before = readdirSync(folder);
+    expect(() => new LineFile(folder)).toThrow(/cannot write .*: it is not the name of a file/);
+    expect(() => new LineFile('')).toThrow(InputError);
+    expect(readdirSync(folder)).toEqual(before);
+  });
+
+  it('may be a pipe, which stays one', async () => {
+    const path = join(folder, 'pipe');
+    execFileSync('mkfifo', [path]);
+    const reader = spawn('cat', [path]);
+    const read = text(reader.stdout);
+    const file = new LineFile(path);
+    file.write('first');
+    file.finish();
+    expect(await read).toBe('first\n');
+    expect(lstatSync(path).isFIFO()).toBe(true);
   });
 });
