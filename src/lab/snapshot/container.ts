@@ -66,7 +66,8 @@ export function decodeContainer(file: Uint8Array, name: string): unknown {
       `${name}: cut short, ${length - body.length} of ${HEADER_BYTES + length} bytes are missing`,
     );
   }
-  if (!sha256(body).every((byte, i) => byte === file[HASH_OFFSET + i])) {
+  const isWhole = body.length === length && sha256(body).every((byte, i) => byte === file[HASH_OFFSET + i]);
+  if (!isWhole) {
     throw new InputError(`${name}: damaged, its contents do not match their checksum`);
   }
   return unpackData(splitParts(gunzipSync(body)));
