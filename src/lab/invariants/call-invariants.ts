@@ -1,7 +1,7 @@
 /** Invariants of single calls: cheap enough to be checked after every one. */
 import { hex } from '../../abi/address.ts';
 import { PAGE_TYPE } from '../../abi/page-types.ts';
-import { type AbstractState, mayHaveCached } from './abstract-state.ts';
+import { type AbstractState, mayHaveCached, vcpuAt } from './abstract-state.ts';
 import type { Effect } from './effects.ts';
 import type { CallInvariant } from './invariant.ts';
 
@@ -71,13 +71,16 @@ export const tdEndsWithoutPages: CallInvariant = function* (state) {
   }
 };
 
-/** From the moment its key is blocked, no vCPU of a TD is associated with an LP. @public */
+/** When the key of a TD is blocked, none of its vCPUs is associated with an LP, and none gets there later. @public */
 export const blockedTdIsOnNoLp: CallInvariant = function* (state) {
-  for (const td of state.tds.values()) {
-    if (td.lifeCycle === 'HKID_ASSIGNED' || td.lifeCycle === 'KEYS_CONFIGURED') continue;
+  for (const { td } of effectsOf(state, 'blocked')) {
     for (const { lp, tdvpr } of td.vcpus.values()) {
-      if (lp !== null) yield `LP ${lp} has vCPU ${hex(tdvpr)} of a TD that is ${td.lifeCycle}`;
+      if (lp !== null) yield `TD ${hex(td.tdr)} was blocked while LP ${lp} has its vCPU ${hex(tdvpr)}`;
     }
+  }
+  for (const { tdvpr, lp } of effectsOf(state, 'entered')) {
+    const td = vcpuAt(state, tdvpr)?.td;
+    if (td?.lifeCycle !== 'KEYS_CONFIGURED') yield `LP ${lp} entered a vCPU of a TD that is ${td?.lifeCycle}`;
   }
 };
 

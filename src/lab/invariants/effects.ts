@@ -28,6 +28,8 @@ export type Effect =
       readonly before: KeyIdState;
       readonly cachedPackages: number;
     }
+  /** The key of a TD was blocked: nothing may use it any more. */
+  | { readonly kind: 'blocked'; readonly td: AbstractTd }
   /** A vCPU was entered on an LP; `holder` had it until then, `running` was on the LP. */
   | {
       readonly kind: 'entered';

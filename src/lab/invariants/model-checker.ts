@@ -1,6 +1,6 @@
 /**
- * Watches a module through its SEAMCALLs and its guests' exits: carries the abstract state along, checks the invariants
- * of the call after every one of them, and those of the state as often as asked.
+ * Watches a module through its SEAMCALLs and its guests' exits: carries the abstract state along; after every one of
+ * them checks the invariants of the call and compares what it named; checks and compares everything as often as asked.
  */
 import { RAX, RCX } from '../../abi/registers.ts';
 import type { LogicalProcessor } from '../../machine/lp.ts';
@@ -9,7 +9,9 @@ import type { TdxModule } from '../../module/tdx-module.ts';
 import { type AbstractState, createAbstractState } from './abstract-state.ts';
 import { applyCall, applyEntry, applyTdcall, applyTdExit } from './apply-call.ts';
 import { CALL_INVARIANTS } from './call-invariants.ts';
-import { compareState, formatDifference } from './compare.ts';
+import { compareState } from './compare.ts';
+import { compareNamed } from './compare-named.ts';
+import { type Difference, formatDifference } from './differences.ts';
 import type { HostCall } from './host-call.ts';
 import { ModuleView } from './module-view.ts';
 import { STATE_INVARIANTS } from './state-invariants.ts';
@@ -70,7 +72,7 @@ export class ModelChecker implements SeamcallObserver {
     this.#before[lp.index] = undefined;
     if (!entered || (before[RAX]! & LOADER_BIT) !== 0n) return;
     applyCall(this.state, this.#hostCall(lp, before));
-    this.#check();
+    this.#check(before);
   }
 
   /** The guest on `lp` takes its first step since VP.ENTER, which has not returned. */
@@ -95,26 +97,30 @@ export class ModelChecker implements SeamcallObserver {
 
   /** Checks everything. Throws InvariantError. */
   checkState(): void {
-    const breaches: Breach[] = [];
-    const view = new ModuleView(this.#module);
-    for (const invariant of STATE_INVARIANTS) {
-      for (const what of invariant(this.state, view)) breaches.push({ invariant: invariant.name, what });
-    }
-    for (const difference of compareState(this.state, view)) {
-      breaches.push({ invariant: COMPARISON, what: formatDifference(difference) });
-    }
-    if (breaches.length > 0) throw new InvariantError(breaches);
+    throwBreaches(this.#stateBreaches());
   }
 
-  #check(): void {
+  /** What follows every event; `named` are the registers of a SEAMCALL. */
+  #check(named?: BigUint64Array): void {
     const breaches: Breach[] = [];
     if (this.state.effects.length > 0) {
       for (const invariant of CALL_INVARIANTS) {
         for (const what of invariant(this.state)) breaches.push({ invariant: invariant.name, what });
       }
     }
-    if (breaches.length > 0) throw new InvariantError(breaches);
-    if (this.state.time % this.#every === 0) this.checkState();
+    if (named !== undefined) breaches.push(...compareNamed(this.state, this.#module, named).map(asBreach));
+    if (this.state.time % this.#every === 0) breaches.push(...this.#stateBreaches());
+    throwBreaches(breaches);
+  }
+
+  #stateBreaches(): Breach[] {
+    const breaches: Breach[] = [];
+    const view = new ModuleView(this.#module);
+    for (const invariant of STATE_INVARIANTS) {
+      for (const what of invariant(this.state, view)) breaches.push({ invariant: invariant.name, what });
+    }
+    breaches.push(...compareState(this.state, view).map(asBreach));
+    return breaches;
   }
 
   #hostCall(lp: LogicalProcessor, before: BigUint64Array): HostCall {
@@ -133,6 +139,14 @@ export class ModelChecker implements SeamcallObserver {
       hostMemory: (address, length) => lp.load(address, length),
     };
   }
+}
+
+function throwBreaches(breaches: readonly Breach[]): void {
+  if (breaches.length > 0) throw new InvariantError(breaches);
+}
+
+function asBreach(difference: Difference): Breach {
+  return { invariant: COMPARISON, what: formatDifference(difference) };
 }
 
 function platformOf(module: TdxModule): Parameters<typeof createAbstractState>[0] {

@@ -59,6 +59,10 @@ export class ModuleView {
   readonly pairedRanges: readonly number[];
   readonly locks: readonly LockView[];
   readonly #tds = new Map<number, TdView>();
+  /** Pages by address plus level. */
+  readonly #byKey = new Map<number, PageView>();
+  /** Number of pages and tables in its trees that each TD owns. */
+  readonly #ownedInTrees = new Map<number, number>();
 
   constructor(module: TdxModule) {
     this.module = module;
@@ -76,9 +80,24 @@ export class ModuleView {
     this.pages = pages;
     this.pairedRanges = pairedRanges;
     this.locks = locks;
-    for (const { address, type } of pages) {
+    for (const page of pages) {
+      const { address, level, type, owner } = page;
+      this.#byKey.set(address + level, page);
       if (type === PAGE_TYPE.TDR) this.#tds.set(address, viewTd(module, address));
+      if (type === PAGE_TYPE.REG || type === PAGE_TYPE.EPT) {
+        this.#ownedInTrees.set(owner, this.ownedInTrees(owner) + 1);
+      }
     }
+  }
+
+  /** The page in use of this size at `address`. */
+  pageAt(address: number, level: number): PageView | undefined {
+    return this.#byKey.get(address + level);
+  }
+
+  /** Pages of types REG and EPT, large ones counted once, that the TD owns. */
+  ownedInTrees(tdr: number): number {
+    return this.#ownedInTrees.get(tdr) ?? 0;
   }
 
   get memory(): PhysicalMemory {

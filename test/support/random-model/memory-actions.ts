@@ -1,7 +1,9 @@
 /** Random calls on the memory of TDs, and what guests do with it. */
 import { GIB, PAGE_2M, PAGE_4K } from '../../../src/abi/address.ts';
 import { TDG, TDH } from '../../../src/abi/leaves.ts';
-import type { AbstractTd, EntryState } from '../../../src/lab/invariants/abstract-state.ts';
+import type { GuestFlow } from '../../../src/lab/guest/flow.ts';
+import { type AbstractTd, type EntryState, vcpuAt } from '../../../src/lab/invariants/abstract-state.ts';
+import { EXIT } from '../../../src/module/guest/vm-exit.ts';
 import type { Dice } from './dice.ts';
 import type { GuestDeed, ModelRun } from './model-run.ts';
 import { anyTd } from './td-actions.ts';
@@ -193,14 +195,29 @@ export function changeMapping(run: ModelRun, dice: Dice): void {
   if (state === 'NL_BLOCKED') {
     const leaf = dice.pick([TDH.memPagePromote, TDH.memSeptRemove, TDH.memRangeUnblock]);
     run.call(leaf, { rcx, rdx }, lp);
-  } else if (rcx % 8n === 1n && dice.onceIn(2)) demote(run, dice, td);
-  else dice.pick([remove, relocate, unblock])(run, dice, td);
+  } else if (rcx % 8n === 1n && !dice.onceIn(3)) {
+    demote(run, dice, td);
+    if (!dice.onceIn(3)) mergeAgain(run, dice, td, Number(rcx));
+  } else dice.pick([remove, relocate, unblock])(run, dice, td);
 }
 
-const DEEDS: readonly ((dice: Dice) => readonly [name: string, deed: GuestDeed])[] = [
-  (dice) => {
-    const level = dice.below(2);
-    const rcx = BigInt(gpa(dice, level) + level);
+/** Promotes the table at `key`, most likely one that a page was just split into. */
+function mergeAgain(run: ModelRun, dice: Dice, td: AbstractTd, key: number): void {
+  const lp = dice.pick(run.hostLps());
+  const [rcx, rdx] = [BigInt(key), BigInt(td.tdr)];
+  run.call(TDH.memRangeBlock, { rcx, rdx }, lp);
+  run.call(TDH.memTrack, { rcx: rdx }, lp);
+  run.call(TDH.memPagePromote, { rcx, rdx }, lp, dice.below(2));
+}
+
+/** A VM exit that no instruction causes. */
+function* event(reason: number, qualification = 0n): GuestFlow {
+  yield { kind: 'instruction', reason, lengthBytes: 0, qualification };
+}
+
+const DEEDS: readonly ((dice: Dice, td: AbstractTd) => readonly [name: string, deed: GuestDeed])[] = [
+  (dice, td) => {
+    const rcx = BigInt(entryKey(td, dice, ['PENDING'], [0, 1]));
     return [`ACCEPT 0x${rcx.toString(16)}`, (cpu) => cpu.tdcall(TDG.memPageAccept, { rcx })];
   },
   (dice) => {
@@ -215,6 +232,13 @@ const DEEDS: readonly ((dice: Dice) => readonly [name: string, deed: GuestDeed])
   () => ['CPUID', (cpu) => cpu.cpuid(0)],
   () => ['interrupt', (cpu) => cpu.interrupt()],
   (dice) => {
+    // An external interrupt mostly; now and then the end of the vCPU or, by a machine check, of the TD.
+    const kind = dice.below(24);
+    if (kind === 0) return ['triple fault', () => event(EXIT.TRIPLE_FAULT)];
+    if (kind === 1) return ['machine check', () => event(EXIT.SMI, 1n)];
+    return ['interrupt', (cpu) => cpu.interrupt()];
+  },
+  (dice) => {
     const leaf = dice.below(32);
     const value = (): bigint => (dice.onceIn(2) ? BigInt(gpa(dice, 0)) : dice.next64());
     const operands = { rcx: value(), rdx: value(), r8: value(), r9: value() };
@@ -226,6 +250,7 @@ const DEEDS: readonly ((dice: Dice) => readonly [name: string, deed: GuestDeed])
 export function stepGuest(run: ModelRun, dice: Dice): void {
   const lp = dice.pickAny(run.guestLps());
   if (lp === undefined) return;
-  const [name, deed] = dice.pick([DEEDS[0]!, ...DEEDS])(dice);
+  const { td } = vcpuAt(run.state, run.state.running.get(lp.index)!)!;
+  const [name, deed] = dice.pick([DEEDS[0]!, ...DEEDS])(dice, td);
   run.step(lp, name, deed);
 }

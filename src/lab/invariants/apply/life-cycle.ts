@@ -12,6 +12,8 @@ const LEVEL_MASK = 0b111n;
 /** Types of pages that nobody has. */
 const FREE_TYPES: ReadonlySet<bigint> = new Set([BigInt(PAGE_TYPE.NDA), BigInt(PAGE_TYPE.RSVD)]);
 
+const FREE_TYPES_DYNAMIC: ReadonlySet<bigint> = new Set([...FREE_TYPES, BigInt(PAGE_TYPE.PAMT)]);
+
 /** What a call does to the state. @internal */
 export type ApplyLeaf = (state: AbstractState, call: HostCall) => void;
 
@@ -91,6 +93,7 @@ export const mngVpflushdone: ApplyLeaf = (state, call) => {
   const td = tdIn(state, call, RCX);
   if (td === undefined) return;
   td.lifeCycle = 'BLOCKED';
+  state.effects.push({ kind: 'blocked', td });
   const key = state.keyIds.get(td.keyId)!;
   key.state = 'FLUSHED';
   key.pendingPackages = state.platform.configuredPackages;
@@ -152,7 +155,9 @@ export const phymemPageRdmd: ApplyLeaf = (state, call) => {
   const address = pageIn(call, RCX);
   const page = pageHolding(state, address)?.page;
   if (page === undefined) {
-    const isFree = FREE_TYPES.has(call.out[RCX]!) || state.lent.has(address);
+    // With dynamic PAMT, reserved pages answer as those that are lent for metadata.
+    const types = state.platform.dynamicPamt ? FREE_TYPES_DYNAMIC : FREE_TYPES;
+    const isFree = types.has(call.out[RCX]!);
     if (!isFree) answered(state, `type of page ${hex(address)}`, PAGE_TYPE.NDA, call.out[RCX]!);
     return;
   }
