@@ -60,7 +60,7 @@ export class LogReader {
       const text =
         chosen === last
           ? `${this.#boots} boots in one log: the last, from line ${this.#startLine}, is used`
-          : `${this.#boots} boots in one log: the last shows no memory, so the one before is used`;
+          : `${this.#boots} boots in one log: the last shows no memory, so the latest that does is used`;
       addNote(chosen, place, text);
     }
     return chosen;

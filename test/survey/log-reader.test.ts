@@ -79,6 +79,12 @@ describe('a kernel log', () => {
     const fallen = await surveyOf(`${RAM}${line('[16, 64)')}Linux version 6.1\ntdx: module not loaded\n`);
     expect(fallen.observed.keyIds).toEqual({ start: 16, end: 64 });
     expect(noteTexts(fallen)).toContain('the last shows no memory');
+    const cut = 'Linux version 6.1\ntdx: module not loaded\n';
+    const twice = await surveyOf(`${RAM}${line('[16, 64)')}${cut}${cut}`);
+    expect(twice.observed.keyIds).toEqual({ start: 16, end: 64 });
+    expect(noteTexts(twice)).toContain(
+      '3 boots in one log: the last shows no memory, so the latest that does',
+    );
   });
 
   it('takes an excerpt appended to its own log as the same boot', async () => {
