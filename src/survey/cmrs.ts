@@ -70,10 +70,12 @@ export function coverWithCmrs(
   const covered = { start: map[0]?.start ?? 0, end: map.at(-1)?.end ?? 0 };
   const missing = cmrs.filter((cmr) => cmr.end <= covered.start || cmr.start >= covered.end);
   if (missing.length === 0) return map;
+  const beyond =
+    missing.length === 1 ? 'the CMR beyond it stands' : `the ${missing.length} CMRs beyond it stand`;
   remarks.assume(
     map.length === 0
       ? 'no memory map: the CMRs stand for the memory'
-      : `the memory map covers only ${formatRange(covered)}: the ${missing.length} CMRs beyond it stand for memory`,
+      : `the memory map covers only ${formatRange(covered)}: ${beyond} for memory`,
   );
   const standIns = missing.map((cmr): E820Entry => ({ ...cmr, type: 'usable' }));
   return [...map, ...standIns].sort(byStart);

@@ -16,6 +16,9 @@ export interface MemoryMaps {
 /** The later a kernel prints a map, the more it holds. */
 const BY_AUTHORITY: readonly MapName[] = ['modified', 'user', 'firmware', 'extended'];
 
+/** Options that change what memory or nodes a kernel sees, and that are not followed here. */
+const NOT_APPLIED = /(?<!\S)(?:numa|efi_fake_mem)=\S+/g;
+
 /** A kernel's own map has room for about 3200 entries; overlapping ones are resolved up to here. */
 const MAX_OVERLAPPING = 4096;
 
@@ -55,6 +58,9 @@ function mapOfResources(evidence: readonly Evidence[], remarks: Remarks): readon
 
 function withOptions(map: readonly E820Entry[], log: Evidence, remarks: Remarks): readonly E820Entry[] {
   const { changes, unread } = parseMapOptions(log.commandLine ?? '');
+  for (const [word] of (log.commandLine ?? '').matchAll(NOT_APPLIED)) {
+    remarks.at({ source: log.source }, `option '${word}' is not applied`);
+  }
   for (const word of unread) remarks.at({ source: log.source }, `option '${word}' is not understood`);
   if (changes.length > 0) {
     remarks.at({ source: log.source }, 'mem= and memmap= of the command line are applied to the memory map');

@@ -22,6 +22,14 @@ describe('memmap= and mem=', () => {
     });
   });
 
+  it('leave other options alone, and say so', async () => {
+    const survey = await surveyOf(`BIOS-e820: [mem 0x0000000100000000-0x000000207fffffff] usable
+Command line: quiet numa=fake=4 efi_fake_mem=1G@4G:0x40000 xnuma=1\n`);
+    expect(noteTexts(survey)).toContain("option 'numa=fake=4' is not applied");
+    expect(noteTexts(survey)).toContain("option 'efi_fake_mem=1G@4G:0x40000' is not applied");
+    expect(noteTexts(survey)).not.toContain('xnuma');
+  });
+
   it('name what they do not understand', () => {
     expect(parseMapOptions('memmap=banana,1G^2G mem= memmap=0@1G memmap=1G%2G-99').unread).toEqual([
       'memmap=banana',

@@ -74,6 +74,9 @@ ${CMRS}`);
       0x100000, 0x60000000, 0x1_0000_0000, 0x10_8000_0000,
     ]);
     expect(noteTexts(survey)).toContain('covers only [0x100000, 0x90000000): the 2 CMRs beyond it');
+    const one = await surveyOf(`BIOS-e820: [mem 0x0000000000100000-0x000000005fffffff] usable
+virt/tdx: CMR: [0x100000000, 0x200000000)\n`);
+    expect(noteTexts(one)).toContain('the CMR beyond it stands for memory');
   });
 
   it('keeps present memory a superset of the CMRs', async () => {
