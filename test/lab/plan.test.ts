@@ -59,6 +59,13 @@ describe('plan of embedded hosts', () => {
     );
   });
 
+  it('says of memory that TDs cannot use what holds it', async () => {
+    const { nodes } = await plan('spr-256g-2node');
+    expect(nodes[0]!.nonTdx[0]).toMatchObject({ start: 0, why: 'below 1 MiB' });
+    const pamts = nodes.flatMap(({ nonTdx }) => nonTdx.filter(({ why }) => /^holds the PAMT/.test(why)));
+    expect(pamts.reduce((sum, { bytes }) => sum + bytes, 0)).toBe(1_050_636 * 1024);
+  });
+
   it('gives PAMT bytes for the three page sizes', async () => {
     const { tdmrs } = await plan('spr-256g-2node');
     // A TDMR of 2 GiB: 524,288 pages of 4 KiB, 1,024 of 2 MiB, 2 of 1 GiB, 16 bytes each, rounded up to 4 KiB.
