@@ -2,7 +2,7 @@
 
 import { type AddressRange, formatRange } from '../abi/address.ts';
 import { formatBytes } from '../abi/format-bytes.ts';
-import type { Plan, PlannedTdmr } from '../lab/plan/plan.ts';
+import type { Plan } from '../lab/plan/plan.ts';
 import type { Note } from '../survey/survey.ts';
 import { formatCount } from './format.ts';
 import { type Io, style } from './io.ts';
@@ -15,7 +15,7 @@ const MAX_ROWS = 32;
 export function printPlan(io: Io, plan: Plan): void {
   printMachine(io, plan);
   printVerdict(io, plan);
-  printTdmrs(io, plan.tdmrs);
+  printTdmrs(io, plan);
   printNodes(io, plan);
   printComparisons(io, plan);
   printNotes(io, plan.notes);
@@ -94,7 +94,7 @@ function printRangesAtFault(io: Io, ranges: readonly AddressRange[]): void {
     io.out(`and ${formatCount(ranges.length - MAX_ROWS)} more; --json lists them`);
 }
 
-function printTdmrs(io: Io, tdmrs: readonly PlannedTdmr[]): void {
+function printTdmrs(io: Io, { tdmrs, pamt: all }: Plan): void {
   if (tdmrs.length === 0) return;
   const right = 'right' as const;
   heading(io, 'TDMRs');
@@ -115,7 +115,7 @@ function printTdmrs(io: Io, tdmrs: readonly PlannedTdmr[]): void {
       `${tdmr.reservedAreas} of ${tdmr.reservedAreaLimit}`,
     ]),
   );
-  heading(io, 'PAMTs');
+  heading(io, `PAMTs, ${formatCount(all.totalKb)} KB in all`);
   printTable(
     io,
     [

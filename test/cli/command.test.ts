@@ -35,6 +35,7 @@ describe('the command', () => {
     const no = tdxlab('plan', 'emr-256g-4node');
     expect(no.status).toBe(1);
     expect(no.stdout).toMatch(/TDX will not initialise: reserved-areas fails with ENOSPC \(-28\)/);
+    expect(no.stdout).toContain('PAMTs, 1,050,644 KB in all');
   });
 
   it('brings up, traces into a whole file and leaves no partial one', () => {
