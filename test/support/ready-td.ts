@@ -35,6 +35,8 @@ export interface TdOptions {
   readonly observe?: (host: ModuleMachine) => void;
   /** Give the vCPU an x2APIC id. */
   readonly x2apicId?: bigint;
+  /** KeyID; 41 unless given. */
+  readonly keyId?: number;
 }
 
 /** A TD, and calls on it. */
@@ -77,16 +79,20 @@ export function readyTd(options: TdOptions = {}): ReadyTd {
   const dynamicPamt = options.dynamicPamt === true;
   check(configure(host, infos, { dynamicPamt }));
   finish(host, infos);
-  return buildTd(host, dynamicPamt, options);
+  return buildTd(host, pagePool(host, dynamicPamt), options);
 }
 
-function buildTd(host: ModuleMachine, dynamicPamt: boolean, options: TdOptions): ReadyTd {
-  const page = pagePool(host, dynamicPamt);
+/** Builds a further TD beside `first`, with pages from the same pool. */
+export function anotherTd({ machine, module, call, status, page }: ReadyTd, options: TdOptions): ReadyTd {
+  return buildTd({ machine, module, call, status }, page, options);
+}
+
+function buildTd(host: ModuleMachine, page: () => bigint, options: TdOptions): ReadyTd {
   const need = (leaf: number, operands: Partial<Record<RegisterName, bigint>>): void =>
     check(host.status(leaf, operands));
   const tdr = page();
   const { l2Vms = 0, levels = 4 } = options;
-  need(TDH.mngCreate, { rcx: tdr, rdx: 41n });
+  need(TDH.mngCreate, { rcx: tdr, rdx: BigInt(options.keyId ?? 41) });
   for (const lp of [0, 2]) check(host.status(TDH.mngKeyConfig, { rcx: tdr }, lp));
   for (let i = 0; i < 6 + l2Vms; i++) need(TDH.mngAddcx, { rcx: page(), rdx: tdr });
   host.machine.memory.write(TD_PARAMS, tdParams(options), 0);
