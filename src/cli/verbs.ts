@@ -68,7 +68,10 @@ export const VERBS: readonly Verb[] = [
     name: 'td',
     operands: '<host-and-program...>',
     summary: 'run a scripted TD on a host and print its life; a program is hello, counter or a .ts file',
-    options: BRING_UP_OPTIONS,
+    options: [
+      ...BRING_UP_OPTIONS,
+      ['--save <file>', 'keep the TD at the end, and save the host to this file'],
+    ],
     load: () => import('./verbs/td.ts'),
   },
   {

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { PAGE_4K } from '../../src/abi/address.ts';
 import type { Options } from '../../src/cli/verb.ts';
 import { run } from '../../src/cli/verbs/inspect.ts';
+import { run as td } from '../../src/cli/verbs/td.ts';
 import { run as up } from '../../src/cli/verbs/up.ts';
 import { createHost } from '../../src/lab/host.ts';
 import { saveHost } from '../../src/lab/snapshot/save-host.ts';
@@ -118,6 +119,17 @@ describe('tdxlab inspect', () => {
     const other = join(folder, 'other');
     writeFileSync(other, 'nothing');
     await expect(inspect([other])).rejects.toThrow(/no memory map/);
+  });
+});
+
+describe('tdxlab td --save', () => {
+  it('keeps the TD of the program for inspect to find', async () => {
+    const path = join(folder, 'program.host');
+    expect(await td(['spr-256g-2node', 'hello'], { save: path }, captureIo())).toBe(0);
+    const { lines } = await inspect([path], { json: true });
+    expect(JSON.parse(lines.join('\n'))).toMatchObject({
+      tds: [{ opState: 'RUNNABLE', vcpus: [{ index: 0 }] }],
+    });
   });
 });
 

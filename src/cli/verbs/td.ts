@@ -8,6 +8,7 @@ import { InputError } from '../../survey/input-error.ts';
 import { formatCount, toJson } from '../format.ts';
 import { hostOptions, kernelPolicy, readHost } from '../host-operands.ts';
 import { style } from '../io.ts';
+import { writeSavedHost } from '../saved-host.ts';
 import { printWrapped } from '../table.ts';
 import { EXIT, type Run } from '../verb.ts';
 
@@ -31,12 +32,13 @@ export const run: Run = async (operands, options, io) => {
   }
   const events: TdEvent[] = [];
   const json = options.json === true;
-  const result = runProgram(host, program, (event) => {
+  const watch = (event: TdEvent): void => {
     events.push(event);
     if (json) return;
     const time = `[${(event.timeNs / 1e9).toFixed(6).padStart(12)}]`;
     printWrapped(io, event.text, `${time} ${style(io, 'cyan', event.who.padEnd(7))} `);
-  });
+  };
+  const result = runProgram(host, program, watch, options.save !== undefined);
   if (json) io.out(toJson({ program: program.name, ...result, events }));
   else {
     io.out();
@@ -46,6 +48,7 @@ export const run: Run = async (operands, options, io) => {
       `${program.name} ${result.finished ? 'ran to its end' : 'did not come to its end'}: ${what}.`,
     );
   }
+  if (options.save !== undefined) writeSavedHost(String(options.save), host, io);
   return result.finished ? EXIT.done : EXIT.no;
 };
 
