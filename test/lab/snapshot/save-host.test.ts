@@ -3,7 +3,8 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { MIB, PAGE_4K } from '../../../src/abi/address.ts';
 import { TDH } from '../../../src/abi/leaves.ts';
 import { RCX, setRegNumber } from '../../../src/abi/registers.ts';
-import { seamcall } from '../../../src/kernel/seamcall.ts';
+import { SEAMLDR_STATUS } from '../../../src/abi/seamldr-status.ts';
+import { seamcall, seamldrCall } from '../../../src/kernel/seamcall.ts';
 import { createHost, type Host } from '../../../src/lab/host.ts';
 import { isSavedHost, SAVED_HOST_FORMAT } from '../../../src/lab/snapshot/container.ts';
 import { loadHost, saveHost } from '../../../src/lab/snapshot/save-host.ts';
@@ -14,6 +15,8 @@ import { readHostFiles } from '../../../src/survey/read-host.ts';
 import { TINY } from '../../kernel/tiny-machine.ts';
 
 const FORMAT_OFFSET = 8;
+/** P-SEAMLDR's leaf. */
+const INSTALL = 1;
 
 async function bootedHost(description = TINY): Promise<Host> {
   const host = createHost(description);
@@ -91,6 +94,21 @@ describe('saveHost', () => {
     expect(Buffer.compare(saveHost(loadHost(saveHost(host))), saveHost(host))).toBe(0);
     // The loaded kernel hears of hot-plug as the saved one did.
     expect(loaded.kernel.memoryNotifiers.count).toBe(1);
+  });
+
+  it('keeps an installation under way, with the module before, which a failure brings back', async () => {
+    const host = await bootedHost({ ...TINY, seamLoader: { version: '1.5.00', remainingUpdates: 3 } });
+    const install = ({ kernel }: Host, cpu: number): bigint => seamldrCall(kernel.cpus[cpu]!, INSTALL);
+    expect(install(host, 0)).toBe(0n);
+    expect(host.machine.seam.module).toBeNull();
+    const loaded = loadHost(saveHost(host));
+    for (const each of [host, loaded]) {
+      expect(install(each, 0)).toBe(SEAMLDR_STATUS.PSEAMLDR_EBADCALL);
+      for (const cpu of [1, 2, 3]) each.kernel.cpus[cpu]!.lp.regs.q.fill(0n);
+      expect([1, 2, 3].map((cpu) => install(each, cpu)).at(-1)).toBe(SEAMLDR_STATUS.PSEAMLDR_EBADSIG);
+      expect((each.machine.seam.module as TdxModule).sysState).toBe('SYS_READY');
+    }
+    expect(Buffer.compare(saveHost(loaded), saveHost(host))).toBe(0);
   });
 
   it('leaves fault points behind', async () => {
