@@ -4,7 +4,8 @@ import { REGISTER_NAMES, RSP } from '../../src/abi/registers.ts';
 import type { LogicalProcessor } from '../../src/machine/lp.ts';
 import type { Machine } from '../../src/machine/machine.ts';
 
-type RegisterLine = Record<string, string>;
+/** Registers by name. */
+export type RegisterLine = Record<string, string>;
 
 interface RecordedCall {
   readonly lp: number;
@@ -91,7 +92,8 @@ export class SequenceRecorder {
   }
 }
 
-function registersOf({ regs }: LogicalProcessor): RegisterLine {
+/** Registers as a line has them: zeroes left out. */
+export function registersOf({ regs }: Pick<LogicalProcessor, 'regs'>): RegisterLine {
   const line: RegisterLine = {};
   REGISTER_NAMES.forEach((name, i) => {
     if (regs.q[i] !== 0n && i !== RSP) line[name] = hex(regs.q[i]!);
@@ -99,7 +101,8 @@ function registersOf({ regs }: LogicalProcessor): RegisterLine {
   return line;
 }
 
-function platformLine(machine: Machine, name: string, seed: bigint): object {
+/** The first line of a sequence on `machine`. */
+export function platformLine(machine: Machine, name: string, seed: bigint): object {
   const { description } = machine;
   const seamrr = description.seamrr!;
   return {

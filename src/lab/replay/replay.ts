@@ -90,22 +90,24 @@ export function replayVectors(text: string, options: ReplayOptions = {}): Replay
   return replay.result();
 }
 
-class Replay {
+/** A sequence that is being replayed, line by line. @internal */
+export class Replay {
+  readonly machine: Machine;
   readonly #platform: PlatformLine;
-  readonly #machine: Machine;
   readonly #guest: GuestPort | null;
   readonly #mismatches: LocatedMismatch[] = [];
   #calls = 0;
   #guestEvents = 0;
   #expects = 0;
 
-  constructor(platform: PlatformLine, options: ReplayOptions) {
+  constructor(platform: PlatformLine, options: ReplayOptions = {}) {
     this.#platform = platform;
-    this.#machine = replayMachine(platform);
+    this.machine = replayMachine(platform);
     const { guestPort = tdGuestPort } = options;
-    this.#guest = guestPort === null ? null : guestPort(this.#machine);
+    this.#guest = guestPort === null ? null : guestPort(this.machine);
   }
 
+  /** What the lines so far came to. */
   result(): ReplayResult {
     return {
       name: this.#platform.name,
@@ -116,6 +118,7 @@ class Replay {
     };
   }
 
+  /** Executes one line and notes what differs. */
   execute(line: VectorLine, lineNumber: number): void {
     const found = this.#step(line, lineNumber);
     for (const mismatch of found) {
@@ -125,7 +128,7 @@ class Replay {
   }
 
   #step(line: VectorLine, lineNumber: number): readonly Mismatch[] {
-    const machine = this.#machine;
+    const { machine } = this;
     switch (line.t) {
       case 'write': {
         const bytes = new Uint8Array(line.len ?? line.hex.length);
@@ -174,20 +177,20 @@ class Replay {
   }
 
   get #module(): TdxModule {
-    return this.#machine.seam.module as TdxModule;
+    return this.machine.seam.module as TdxModule;
   }
 
   #lp(index: number, lineNumber: number): LogicalProcessor {
-    const lp = this.#machine.lps[index];
+    const lp = this.machine.lps[index];
     if (lp === undefined) throw new InputError(`line ${lineNumber}: the platform has no LP ${index}`);
     return lp;
   }
 
   #seamcall(line: SeamcallLine, lp: LogicalProcessor): readonly Mismatch[] {
-    const drawnBefore = this.#machine.entropy.drawn;
+    const drawnBefore = this.machine.entropy.drawn;
     const crash = this.#call(lp, line.in);
     if (crash !== undefined) return [crash];
-    const drawn = this.#machine.entropy.drawn - drawnBefore;
+    const drawn = this.machine.entropy.drawn - drawnBefore;
     const random: Mismatch[] = drawn === (line.rng ?? 0) ? [] : [difference('random', line.rng ?? 0, drawn)];
     if (line.entered !== true) return [...compareRegisters(line.out ?? {}, lp.regs), ...random];
     if (this.#guest === null) return notSupported('entered');
@@ -245,7 +248,7 @@ class Replay {
 
   #read(address: number, length: number, keyId: number): Uint8Array | string {
     try {
-      return this.#machine.memory.read(address, length, keyId);
+      return this.machine.memory.read(address, length, keyId);
     } catch (error) {
       if (error instanceof MachineCheck) return error.message;
       throw error;

@@ -161,7 +161,8 @@ class TdGuestPort implements GuestPort {
   }
 }
 
-function exitOf(line: GuestLine): VmExit {
+/** The VM exit that a line describes. @internal */
+export function exitOf(line: GuestLine): VmExit {
   return {
     reason: line.exit,
     qualification: line.qual,
@@ -175,9 +176,11 @@ function exitOf(line: GuestLine): VmExit {
   };
 }
 
-type GuestState = ReadonlyMap<string, bigint>;
+/** State of a guest by the names of a recording. @internal */
+export type GuestState = ReadonlyMap<string, bigint>;
 
-function stateOf({ vmcs, tdvps }: RunningVcpu): GuestState {
+/** @internal */
+export function stateOf({ vmcs, tdvps }: RunningVcpu): GuestState {
   const state = new Map<string, bigint>();
   for (const [name, field] of Object.entries(VMCS_STATE)) state.set(name, vmcs.read(field));
   for (const [name, offset] of Object.entries(TDVPS_STATE)) state.set(name, tdvps.u64(offset));
