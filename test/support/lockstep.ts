@@ -50,6 +50,12 @@ export class Lockstep {
     this.#add(host);
   }
 
+  /** A machine check may have ended a VP.ENTER half way. */
+  get isVcpuEntered(): boolean {
+    const { running } = this.hosts[0]!.machine.seam.module as TdxModule;
+    return running.some((vcpu) => vcpu !== undefined);
+  }
+
   /** From now on a host that was saved and loaded has to keep up. */
   saveAndLoad(): void {
     this.#add(loadHost(saveHost(this.hosts[0]!)));
