@@ -5,7 +5,7 @@ import { InvariantError } from '../../../src/lab/invariants/model-checker.ts';
 import { STATE_INVARIANTS } from '../../../src/lab/invariants/state-invariants.ts';
 import { randomCommands } from '../../support/random-model/commands.ts';
 import { FAULTS, type Fault } from '../../support/random-model/faults.ts';
-import { ModelRun } from '../../support/random-model/model-run.ts';
+import { play } from '../../support/random-model/run-random-calls.ts';
 
 const COMMANDS = 300;
 const RUNS = 60;
@@ -15,12 +15,12 @@ function brokenBy({ sabotage, dynamicPamt = false, invariant }: Fault): Readonly
   const broken = new Set<string>();
   fc.check(
     fc.property(randomCommands(COMMANDS), (commands) => {
-      const run = new ModelRun({ dynamicPamt, checkStateEvery: 1, sabotage });
       try {
-        fc.modelRun(() => ({ model: run.state, real: run }), commands);
+        play({ dynamicPamt, checkStateEvery: 1, sabotage }, commands);
       } catch (error) {
-        if (!(error instanceof InvariantError)) throw error;
-        for (const breach of error.breaches) broken.add(breach.invariant);
+        const { cause } = error as Error;
+        if (!(cause instanceof InvariantError)) throw error;
+        for (const breach of cause.breaches) broken.add(breach.invariant);
       }
       return !broken.has(invariant);
     }),

@@ -1,4 +1,4 @@
-/** Random calls as fast-check commands: a failing run prints what its commands did, and nothing else. */
+/** Random calls as fast-check commands. */
 import fc from 'fast-check';
 import type { AbstractState } from '../../../src/lab/invariants/abstract-state.ts';
 import { Dice } from './dice.ts';
@@ -32,7 +32,6 @@ const ACTIONS: readonly (readonly [weight: number, action: Action])[] = [
 class RandomCommand implements fc.Command<AbstractState, ModelRun> {
   readonly #action: Action;
   readonly #seed: number;
-  #lines: readonly string[] = [];
 
   constructor(action: Action, seed: number) {
     this.#action = action;
@@ -44,13 +43,11 @@ class RandomCommand implements fc.Command<AbstractState, ModelRun> {
   }
 
   run(_state: AbstractState, real: ModelRun): void {
-    real.lines = [];
-    this.#lines = real.lines;
     if (real.hostLps().length > 0) this.#action(real, new Dice(this.#seed));
   }
 
   toString(): string {
-    return `\n  ${this.#action.name}: ${this.#lines.length === 0 ? 'nothing' : this.#lines.join('\n    ')}`;
+    return `${this.#action.name}(${this.#seed})`;
   }
 }
 

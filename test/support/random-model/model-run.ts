@@ -47,8 +47,8 @@ export class ModelRun {
   calls = 0;
   /** Statuses by leaf, for tests that ask what a run reached. */
   readonly reached = new Map<string, number>();
-  /** Text of what happened since `beginStep`. */
-  lines: string[] = [];
+  /** Text of what happened, one line for each call or guest step; the last has no outcome when it threw. */
+  readonly lines: string[] = [];
   readonly #scripts = new ScriptedGuests();
   readonly #deeds = new Map<number, GuestDeed>();
 
