@@ -89,7 +89,7 @@ describe('plan of changed hosts', () => {
     const cases: [Partial<Survey['machine']>, string, number, RegExp][] = [
       [{ keyIds: null }, 'detect', -19, /BIOS/],
       [{ keyIds: { mktme: 63, tdx: 1 } }, 'detect', -19, /KeyIDs/],
-      [{ module: null }, 'cpus', -19, /--module 2\.0\.08/],
+      [{ module: null }, 'cpus', -19, /--module 1\.5\.25/],
       [{ module: '1.0' }, 'sysinfo', -5, /--module/],
     ];
     for (const [changes, step, errno, remedy] of cases) {

@@ -99,11 +99,20 @@ function keyIdChange({ failure }: Prediction): string | undefined {
   return tooMany ? 'give TDX fewer KeyIDs' : undefined;
 }
 
-/** Another module helps only where the module decides; the newest that passes is the one to name. */
+/**
+ * Another module helps only where the module decides. Named is the newest that passes of the 1.5 line, which every
+ * platform here can load; a later line only where that has none.
+ */
 function newestThatPasses(survey: Survey, options: PlanOptions, failed: Prediction): string | undefined {
   const step = failed.failure?.step;
   if (step !== 'cpus' && step !== 'sysinfo' && step !== 'features') return undefined;
-  return RELEASES.map((release) => release.version)
-    .filter((version) => version !== failed.release?.version)
-    .findLast((version) => predict(survey, { ...options, module: version }).failure === null);
+  const passes = (version: string): boolean =>
+    version !== failed.release?.version && predict(survey, { ...options, module: version }).failure === null;
+  const versions = RELEASES.map((release) => release.version);
+  const [line, others] = [versions.filter(isOfLine), versions.filter((version) => !isOfLine(version))];
+  return line.findLast(passes) ?? others.findLast(passes);
+}
+
+function isOfLine(version: string): boolean {
+  return version.startsWith('1.5.');
 }
