@@ -90,6 +90,7 @@ export class VectorRecorder {
   }
 
   #call(index: number, input: RegisterMap): LogicalProcessor {
+    if (this.module.running[index] !== undefined) throw new Error(`LP ${index} runs a guest: it cannot call`);
     const lp = this.#replay.machine.lps[index]!;
     loadRegisters(lp.regs, input);
     this.module.seamcall(lp);

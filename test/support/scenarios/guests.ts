@@ -4,7 +4,7 @@ import { CPUID_POLICIES } from '../../../src/abi/cpuid-policy.ts';
 import { TDG, TDH } from '../../../src/abi/leaves.ts';
 import { MSR_POLICIES } from '../../../src/abi/msr-policy.ts';
 import { EXIT } from '../../../src/module/guest/vm-exit.ts';
-import type { ScenarioHost } from './scenario-host.ts';
+import type { Operands, ScenarioHost } from './scenario-host.ts';
 import { ScenarioTd, type ScenarioTdOptions } from './scenario-td.ts';
 
 const ALL = 0xffff_ffff_ffff_ffffn;
@@ -115,7 +115,57 @@ export function tdcalls(host: ScenarioHost): void {
   }
   td.tdcall(1 << 24);
   host.expectMemory(Number(td.pages.at(-1)), PAGE_4K, td.keyId);
-  td.enter();
+  td.tdcall(TDG.vpInfo);
   host.recorder.record({ t: 'guest_state', lp: 0, set: { cs_ar: '0xc09b' } });
   td.tdcall(TDG.vpInfo);
+}
+
+/** A migration TD that is announced, bound, reads and writes the TD it serves, and is replaced by a twin. */
+export function serviceTds(host: ScenarioHost): void {
+  host.bringUp();
+  const target = new ScenarioTd(host);
+  const [service, twin] = [2, 3].map((i) => {
+    const td = new ScenarioTd(host, { keyId: host.firstPrivateKeyId + i });
+    td.addVcpu(0);
+    host.must(TDH.mrFinalize, { rcx: td.tdr });
+    return td;
+  }) as [ScenarioTd, ScenarioTd];
+  const to = { rcx: target.tdr, rdx: service.tdr };
+  const ignoreRtmrs = 0x3c0n << 32n;
+  host.call(TDH.servtdBind, { ...to, rdx: target.tdr });
+  host.call(TDH.servtdBind, { ...to, r8: 1n });
+  host.call(TDH.servtdBind, { ...to, r9: 1n });
+  host.call(TDH.servtdBind, { ...to, r10: 2n });
+  host.call(TDH.servtdPrebind, { ...to, rdx: 0x30_0000n });
+  host.call(TDH.servtdBind, to);
+  const unbound = new ScenarioTd(host, { keyId: host.firstPrivateKeyId + 4 });
+  const bind = (operands: object): Operands =>
+    host.call(TDH.servtdBind, { rcx: unbound.tdr, rdx: service.tdr, r10: ignoreRtmrs, ...operands });
+  const { rcx = 0n, r10 = 0n, r11 = 0n, r12 = 0n, r13 = 0n } = bind({});
+  host.call(TDH.servtdPrebind, { rcx: unbound.tdr, rdx: 0x30_0000n });
+  bind({ r10: 0n });
+  const own = { rcx, r10, r11, r12, r13 };
+  let next = ALL;
+  for (let left = 30; left > 0; left--) {
+    const { out } = service.tdcall(TDG.servtdRd, { ...own, rdx: next }) as { out?: Record<string, string> };
+    next = BigInt(out?.rdx ?? ALL);
+  }
+  for (const rdx of [0x9810_0003_0000_0018n, 0x9810_0003_0000_0019n, 0x1310_0003_0000_0000n]) {
+    service.tdcall(TDG.servtdRd, { ...own, rdx });
+  }
+  for (const rdx of [0x9810_0003_0000_0010n, 0x9810_0001_0000_0020n, 0x1110_0003_0000_0000n]) {
+    service.tdcall(TDG.servtdWr, { ...own, rdx, r8: 5n, r9: ALL });
+  }
+  service.tdcall(TDG.servtdRd, { ...own, r13: 0n, rdx: TD_CTLS });
+  service.tdcall(TDG.servtdRd, { ...own, rcx: rcx + 1n, rdx: TD_CTLS });
+  service.interrupt();
+  bind({ rdx: twin.tdr });
+  service.tdcall(TDG.servtdRd, { ...own, rdx: 0x1110_0003_0000_0000n });
+  unbound.addVcpu(0);
+  host.must(TDH.mrFinalize, { rcx: unbound.tdr });
+  for (let part = 0n; part < 6n; part++) {
+    host.call(TDH.mngRd, { rcx: unbound.tdr, rdx: 0x9910_0003_0000_0000n + part });
+  }
+  bind({});
+  service.tdcall(TDG.servtdRd, { ...own, rdx: 0x1110_0003_0000_0000n });
 }

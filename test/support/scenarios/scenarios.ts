@@ -1,6 +1,6 @@
 /** The sequences of test/vectors: a platform, a seed, and what happens. */
 import type { MachineDescription } from '../../../src/machine/description.ts';
-import { cpuid, exits, msrs, tdcalls } from './guests.ts';
+import { cpuid, exits, msrs, serviceTds, tdcalls } from './guests.ts';
 import { ONE_PACKAGE_46_BITS, ScenarioHost, TWO_PACKAGES_48_BITS } from './scenario-host.ts';
 import { configuration, initialisation, metadata, update } from './system.ts';
 import { creation, dynamicPamt, life, locks, memoryWalk } from './trust-domains.ts';
@@ -27,6 +27,7 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   msrs: { platform: TWO_PACKAGES_48_BITS, seed: 112n, run: msrs },
   exits: { platform: TWO_PACKAGES_48_BITS, seed: 113n, run: exits },
   tdcalls: { platform: ONE_PACKAGE_46_BITS, seed: 114n, run: tdcalls },
+  'service-tds': { platform: TWO_PACKAGES_48_BITS, seed: 115n, run: serviceTds },
 };
 
 /** Runs a scenario on the model. Returns the sequence as lines of JSON. */

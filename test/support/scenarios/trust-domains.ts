@@ -135,23 +135,25 @@ export function life(host: ScenarioHost): void {
 
 /** The host takes pages from a TD while its second vCPU runs on `lp` and may still reach them. */
 function takeWhileRunning(td: ScenarioTd, lp: number): void {
-  const track = (): Operands => td.host.call(TDH.memTrack, { rcx: td.tdr });
+  const hostLp = 1;
+  const track = (): Operands => td.host.call(TDH.memTrack, { rcx: td.tdr }, hostLp);
+  const on = (leaf: number, gpa: number): Operands => td.on(leaf, gpa, 0, {}, hostLp);
   td.enter(lp, 1);
-  td.on(TDH.memRangeBlock, PAGE_4K);
-  td.on(TDH.memPageRemove, PAGE_4K);
+  on(TDH.memRangeBlock, PAGE_4K);
+  on(TDH.memPageRemove, PAGE_4K);
   track();
-  td.on(TDH.memPageRemove, PAGE_4K);
+  on(TDH.memPageRemove, PAGE_4K);
   track();
   td.enter(0, 0);
   td.exit(EXIT.EXTERNAL_INTERRUPT, {}, { intr_info: '0x80000020' }, lp, 1);
-  td.on(TDH.memRangeUnblock, PAGE_4K);
-  td.on(TDH.memRangeBlock, PAGE_4K);
+  on(TDH.memRangeUnblock, PAGE_4K);
+  on(TDH.memRangeBlock, PAGE_4K);
   track();
   track();
   td.interrupt();
   track();
-  td.on(TDH.memPageRemove, PAGE_4K);
-  td.on(TDH.memPageRemove, 0);
+  on(TDH.memPageRemove, PAGE_4K);
+  on(TDH.memPageRemove, 0);
 }
 
 /** A random walk over the leaves on memory, of a TD that is built and then runs; half of the calls are refused. */
@@ -171,6 +173,7 @@ export function memoryWalk(host: ScenarioHost): void {
     () => td.on(TDH.memPageAug, dice.pick([0, PAGE_2M]), 1, { r8: dice.pick(large) }),
     () => td.on(TDH.memPageAdd, dice.pick(gpas), level(), page()),
     () => td.on(TDH.memSeptAdd, dice.pick([0, PAGE_2M, 4 * PAGE_2M]), 1, page()),
+    () => td.on(TDH.memSeptAdd, dice.pick([0, PAGE_2M]), 1, { r8: dice.pick(pages) }),
     () => td.on(TDH.memSeptRemove, dice.pick([0, PAGE_2M]), 1),
     () => td.on(TDH.memRangeBlock, dice.pick(gpas), level()),
     () => td.on(TDH.memRangeBlock, dice.pick(gpas), 0),
