@@ -16,7 +16,14 @@ export * from './modules/describe-release.ts';
 export * from './modules/diff-releases.ts';
 export * from './plan/plan.ts';
 export * from './plan/plan-host.ts';
-export * from './replay/replay.ts';
+export {
+  type FileReplay,
+  type LocatedMismatch,
+  type ReplayOptions,
+  type ReplayResult,
+  replayFiles,
+  replayVectors,
+} from './replay/replay.ts';
 export { isSavedHost } from './snapshot/container.ts';
 export * from './snapshot/save-host.ts';
 export * from './td/lab-td.ts';
