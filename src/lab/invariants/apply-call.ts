@@ -10,6 +10,7 @@ import {
   mngInit,
   mngKeyConfig,
   mngKeyFreeid,
+  mngRd,
   mngVpflushdone,
   mrFinalize,
   phymemCacheWb,
@@ -32,7 +33,7 @@ import {
   memTrack,
 } from './apply/memory.ts';
 import { phymemPamtAdd, phymemPamtRemove } from './apply/pairs.ts';
-import { enterVcpu, leaveVcpu, vpAddcx, vpCreate, vpEnter, vpFlush, vpInit } from './apply/vcpus.ts';
+import { enterVcpu, leaveVcpu, vpAddcx, vpCreate, vpEnter, vpFlush, vpInit, vpRdWr } from './apply/vcpus.ts';
 import type { HostCall } from './host-call.ts';
 
 /** What a leaf does when it succeeds. A leaf that is not here changes nothing that the state has. */
@@ -41,6 +42,7 @@ const ON_SUCCESS: ReadonlyMap<number, ApplyLeaf> = new Map([
   [TDH.mngKeyConfig, mngKeyConfig],
   [TDH.mngAddcx, mngAddcx],
   [TDH.mngInit, mngInit],
+  [TDH.mngRd, mngRd],
   [TDH.mrFinalize, mrFinalize],
   [TDH.mngVpflushdone, mngVpflushdone],
   [TDH.mngKeyFreeid, mngKeyFreeid],
@@ -68,6 +70,8 @@ const ON_SUCCESS: ReadonlyMap<number, ApplyLeaf> = new Map([
 /** Leaves that have done something even when they were refused or interrupted. */
 const ON_ANY_STATUS: ReadonlyMap<number, ApplyLeaf> = new Map([
   [TDH.vpEnter, vpEnter],
+  [TDH.vpRd, vpRdWr],
+  [TDH.vpWr, vpRdWr],
   [TDH.memSeptAdd, memSeptAdd],
   [TDH.phymemCacheWb, phymemCacheWb],
 ]);

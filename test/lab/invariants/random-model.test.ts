@@ -26,7 +26,7 @@ describe('random calls and guests keep every invariant', () => {
       const calls = fixed.calls + dynamic.calls;
       process.stdout.write(`random model: ${calls} calls and guest steps\n`);
       expect(calls).toBeGreaterThan(100_000);
-      expect(MUST_REACH.filter((what) => !dynamic.reached.has(what))).toEqual([]);
+      expect(MUST_REACH.filter((what) => !fixed.reached.has(what) && !dynamic.reached.has(what))).toEqual([]);
     },
     TIMEOUT_MS,
   );
@@ -52,10 +52,10 @@ describe('a run that fails', () => {
     const details = fc.check(property);
     expect(fc.defaultReportMessage(details)).toMatch(/seed: -?\d+, path: "[0-9:]+"/);
     const { message } = details.errorInstance as Error;
-    expect(message).toContain('keyIdIsReusedOnlyAfterWriteBack: KeyID');
+    expect(message).toMatch(/InvariantError: \w+: KeyID/);
     const calls = message.split('\n').filter((line) => line.includes(' TDH.'));
     expect(calls.at(-1)).toContain('TDH.MNG.KEY.FREEID(rcx=');
-    // One TD is built and ended; a run before shrinking has hundreds.
+    // Create, VPFLUSHDONE, FREEID and little else; a run before shrinking has hundreds.
     expect(calls.length).toBeLessThan(60);
   });
 });
@@ -80,6 +80,9 @@ const MUST_REACH: readonly string[] = [
     'VP.ENTER',
     'MR.FINALIZE',
     'MR.EXTEND',
+    'MNG.RD',
+    'VP.RD',
+    'VP.WR',
     'MEM.SEPT.ADD',
     'MEM.SEPT.ADD.v1',
     'MEM.SEPT.REMOVE',
@@ -106,7 +109,9 @@ const MUST_REACH: readonly string[] = [
   'TDH.PHYMEM.PAGE.RECLAIM TDX_TD_ASSOCIATED_PAGES_EXIST',
   'TDH.VP.ENTER TDX_VCPU_ASSOCIATED',
   'TDH.VP.ENTER TDX_TD_FATAL',
+  'TDH.MEM.PAGE.DEMOTE TDX_INTERRUPTED_RESTARTABLE',
   'guest ACCEPT resumed',
+  'guest ATTR.WR resumed',
   'guest VMCALL exited',
   'guest triple exited',
 ];

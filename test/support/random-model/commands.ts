@@ -4,7 +4,15 @@ import type { AbstractState } from '../../../src/lab/invariants/abstract-state.t
 import { Dice } from './dice.ts';
 import { changeMapping, mapPage, stepGuest, useMemory } from './memory-actions.ts';
 import type { ModelRun } from './model-run.ts';
-import { enterOddly, movePair, oddCall, readPage, spoiltCall, writeBack } from './odd-actions.ts';
+import {
+  enterOddly,
+  movePair,
+  oddCall,
+  readPage,
+  spoiltCall,
+  useMetadata,
+  writeBack,
+} from './odd-actions.ts';
 import { advanceTd, buildTd, createTd, endTd, enterVcpu, flushVcpu } from './td-actions.ts';
 
 type Action = (run: ModelRun, dice: Dice) => void;
@@ -27,6 +35,7 @@ const ACTIONS: readonly (readonly [weight: number, action: Action])[] = [
   [1, movePair],
   [1, writeBack],
   [1, enterOddly],
+  [3, useMetadata],
 ];
 
 class RandomCommand implements fc.Command<AbstractState, ModelRun> {

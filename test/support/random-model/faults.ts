@@ -19,7 +19,8 @@ export interface Fault {
 }
 
 interface Hooks {
-  readonly before?: (lp: LogicalProcessor) => void;
+  /** Runs before the leaf; what it returns undoes it when the leaf failed. */
+  readonly before?: (lp: LogicalProcessor) => (() => void) | undefined;
   /** Runs when the leaf succeeded; `input` are the registers before. */
   readonly after?: (lp: LogicalProcessor, input: BigUint64Array) => void;
 }
@@ -30,9 +31,10 @@ function patch(module: TdxModule, leaf: number, { before, after }: Hooks): void 
   module.seamcall = (lp) => {
     const input = lp.regs.q.slice();
     const isMeant = (input[RAX]! & 0xffffn) === BigInt(leaf);
-    if (isMeant) before?.(lp);
+    const undo = isMeant ? before?.(lp) : undefined;
     original(lp);
-    if (isMeant && lp.regs.q[RAX] === 0n) after?.(lp, input);
+    if (lp.regs.q[RAX] !== 0n) undo?.();
+    else if (isMeant) after?.(lp, input);
   };
 }
 
@@ -61,6 +63,15 @@ function isLive(td: TrustDomain): boolean {
   return td.tdr.u32(TDR.LIFECYCLE_STATE) === LIFECYCLE.KEYS_CONFIGURED;
 }
 
+/** Changes an element of a table of the module; returns how to change it back. */
+function changed(table: Uint8Array | Uint32Array, index: number, value: number): () => void {
+  const old = table[index]!;
+  table[index] = value;
+  return () => {
+    table[index] = old;
+  };
+}
+
 export const FAULTS: readonly Fault[] = [
   {
     what: 'counts a page as tracked without waiting for the vCPUs',
@@ -69,13 +80,16 @@ export const FAULTS: readonly Fault[] = [
       patch(module, TDH.memPageRemove, {
         before: ({ regs }) => {
           const td = tdAt(module, address(regs.q[RDX]));
-          if (td === undefined || !isLive(td) || td.tdr.u32(TDR.NUM_TDCX) < 6) return;
-          if (td.tdcs.u32(TDCS.OP_STATE) === 0) return;
-          const { entry } = td.sept().walk(address(regs.q[RCX]), Number(regs.q[RCX]! & 1n));
-          const page = td.sept().pfnOf(entry) * PAGE_4K;
-          if (Number(regs.q[RCX]! & 7n) === 0 && metadata(module, page) !== undefined) {
-            metadata(module, page)!.bepoch = 0n;
-          }
+          if (td === undefined || !isLive(td) || td.tdr.u32(TDR.NUM_TDCX) < 6) return undefined;
+          if (td.tdcs.u32(TDCS.OP_STATE) === 0 || (regs.q[RCX]! & 7n) !== 0n) return undefined;
+          const { entry } = td.sept().walk(address(regs.q[RCX]), 0);
+          const page = metadata(module, td.sept().pfnOf(entry) * PAGE_4K);
+          if (page === undefined) return undefined;
+          const { bepoch } = page;
+          page.bepoch = 0n;
+          return () => {
+            page.bepoch = bepoch;
+          };
         },
       }),
   },
@@ -83,7 +97,12 @@ export const FAULTS: readonly Fault[] = [
     what: 'frees a KeyID without waiting for the packages',
     invariant: 'keyIdIsReusedOnlyAfterWriteBack',
     sabotage: (module) =>
-      patch(module, TDH.mngKeyFreeid, { before: () => module.kot.pendingPackages.fill(0) }),
+      patch(module, TDH.mngKeyFreeid, {
+        before: ({ regs }) => {
+          const keyId = tdAt(module, address(regs.q[RCX]))?.keyId;
+          return keyId === undefined ? undefined : changed(module.kot.pendingPackages, keyId, 0);
+        },
+      }),
   },
   {
     what: 'gives a KeyID to two TDs',
@@ -91,9 +110,8 @@ export const FAULTS: readonly Fault[] = [
     sabotage: (module) =>
       patch(module, TDH.mngCreate, {
         before: ({ regs }) => {
-          if (regs.q[RDX]! < 60n && regs.q[RDX]! > 40n) {
-            module.kot.states[Number(regs.q[RDX])] = HKID_STATE.FREE;
-          }
+          const isTds = regs.q[RDX]! > 40n && regs.q[RDX]! < 60n;
+          return isTds ? changed(module.kot.states, Number(regs.q[RDX]), HKID_STATE.FREE) : undefined;
         },
       }),
   },
@@ -114,7 +132,11 @@ export const FAULTS: readonly Fault[] = [
       patch(module, TDH.memPageAug, {
         before: ({ regs }) => {
           const entry = metadata(module, address(regs.q[R8]));
-          if (entry?.type === PAGE_TYPE.REG) entry.type = PAGE_TYPE.NDA;
+          if (entry?.type !== PAGE_TYPE.REG) return undefined;
+          entry.type = PAGE_TYPE.NDA;
+          return () => {
+            entry.type = PAGE_TYPE.REG;
+          };
         },
       }),
   },
@@ -125,7 +147,11 @@ export const FAULTS: readonly Fault[] = [
       patch(module, TDH.memPageAug, {
         before: ({ regs }) => {
           const entry = metadata(module, address(regs.q[R8]));
-          if (entry?.type === PAGE_TYPE.REG) entry.type = PAGE_TYPE.NDA;
+          if (entry?.type !== PAGE_TYPE.REG) return undefined;
+          entry.type = PAGE_TYPE.NDA;
+          return () => {
+            entry.type = PAGE_TYPE.REG;
+          };
         },
       }),
   },
@@ -158,7 +184,10 @@ export const FAULTS: readonly Fault[] = [
       patch(module, TDH.phymemPageReclaim, {
         before: ({ regs }) => {
           const td = tdAt(module, address(regs.q[RCX]));
-          if (td?.tdr.u32(TDR.LIFECYCLE_STATE) === LIFECYCLE.TEARDOWN) td.tdr.setU64(TDR.CHLDCNT, 0n);
+          if (td?.tdr.u32(TDR.LIFECYCLE_STATE) !== LIFECYCLE.TEARDOWN) return undefined;
+          const count = td.tdr.u64(TDR.CHLDCNT);
+          td.tdr.setU64(TDR.CHLDCNT, 0n);
+          return () => td.tdr.setU64(TDR.CHLDCNT, count);
         },
       }),
   },
@@ -169,9 +198,10 @@ export const FAULTS: readonly Fault[] = [
       patch(module, TDH.mngVpflushdone, {
         before: ({ regs }) => {
           const td = tdAt(module, address(regs.q[RCX]));
-          if (td !== undefined && isLive(td) && td.tdr.u32(TDR.NUM_TDCX) >= 6) {
-            td.tdcs.setU32(TDCS.NUM_ASSOC_VCPUS, 0);
-          }
+          if (td === undefined || !isLive(td) || td.tdr.u32(TDR.NUM_TDCX) < 6) return undefined;
+          const count = td.tdcs.u32(TDCS.NUM_ASSOC_VCPUS);
+          td.tdcs.setU32(TDCS.NUM_ASSOC_VCPUS, 0);
+          return () => td.tdcs.setU32(TDCS.NUM_ASSOC_VCPUS, count);
         },
       }),
   },
@@ -183,9 +213,15 @@ export const FAULTS: readonly Fault[] = [
         before: ({ regs }) => {
           const page = address(regs.q[RCX]);
           const td = metadata(module, page)?.type === PAGE_TYPE.TDVPR ? ownerOf(module, page) : undefined;
-          if (td === undefined || !isLive(td)) return;
-          td.tdvpr(page).setU32(TDVPS.ASSOC_LPID, NO_LP);
-          td.tdvpr(page).setU8(TDVPS.VCPU_STATE, VCPU_STATE.READY);
+          if (td === undefined || !isLive(td)) return undefined;
+          const tdvpr = td.tdvpr(page);
+          const [lp, state] = [tdvpr.u32(TDVPS.ASSOC_LPID), tdvpr.u8(TDVPS.VCPU_STATE)];
+          tdvpr.setU32(TDVPS.ASSOC_LPID, NO_LP);
+          tdvpr.setU8(TDVPS.VCPU_STATE, VCPU_STATE.READY);
+          return () => {
+            tdvpr.setU32(TDVPS.ASSOC_LPID, lp);
+            tdvpr.setU8(TDVPS.VCPU_STATE, state);
+          };
         },
       }),
   },

@@ -4,6 +4,7 @@ import { TDG, TDH } from '../../../src/abi/leaves.ts';
 import type { GuestFlow } from '../../../src/lab/guest/flow.ts';
 import { type AbstractTd, type EntryState, vcpuAt } from '../../../src/lab/invariants/abstract-state.ts';
 import { EXIT } from '../../../src/module/guest/vm-exit.ts';
+import { INTR_PENDING_MSR } from '../../../src/module/pending-events.ts';
 import type { Dice } from './dice.ts';
 import type { GuestDeed, ModelRun } from './model-run.ts';
 import { anyTd } from './td-actions.ts';
@@ -19,6 +20,9 @@ function someTd(run: ModelRun, dice: Dice): AbstractTd | undefined {
 /** Guest ranges of 2 MiB that are used, and 4 KiB pages in each. */
 const RANGES = [0, PAGE_2M, GIB] as const;
 const PAGES_PER_RANGE = 5;
+/** Attributes of a page for an L2 VM: valid, with R, W, X of both kinds; with R. */
+const ALL_ACCESS = 0x800fn;
+const READ_ONLY = 0x8001n;
 const NO_PAGE = 0xffff_ffff_ffff_ffffn;
 
 /** A guest address of one of the ranges, aligned to `level`. */
@@ -159,7 +163,11 @@ const MEMORY_CALLS: readonly MemoryCall[] = [
 /** Any call on the memory of some TD. */
 export function useMemory(run: ModelRun, dice: Dice): void {
   const td = someTd(run, dice);
-  if (td !== undefined) dice.pick(MEMORY_CALLS)(run, dice, td);
+  if (td === undefined) return;
+  const interrupted = dice.onceIn(12) ? run.hostLps() : [];
+  for (const lp of interrupted) lp.msrs.set(INTR_PENDING_MSR, 1n);
+  dice.pick(MEMORY_CALLS)(run, dice, td);
+  for (const lp of interrupted) lp.msrs.delete(INTR_PENDING_MSR);
 }
 
 /** Maps a page somewhere, with the tables that it needs. */
@@ -173,7 +181,10 @@ export function mapPage(run: ModelRun, dice: Dice): void {
   for (let level = 3; level > target; level--) {
     const key = at - (at % (PAGE_4K * 512 ** level)) + level;
     if (td.sept.get(key)?.state === 'NL_MAPPED') continue;
-    run.call(TDH.memSeptAdd, { rcx: BigInt(key), rdx, r8: BigInt(run.freePage(dice)) }, lp);
+    const tables = { r8: BigInt(run.freePage(dice)), r9: NO_PAGE, r10: NO_PAGE, r11: NO_PAGE };
+    // A second page from elsewhere in the pool is rarely the same as the first.
+    if (td.l2Vms > 0 && !dice.onceIn(4)) tables.r9 = BigInt(run.freePage(dice));
+    run.call(TDH.memSeptAdd, { rcx: BigInt(key), rdx, ...tables }, lp, 1);
   }
   const operands = { rcx: BigInt(at + target), rdx, r8: BigInt(run.freePage(dice)), r9: 0x30_0000n };
   if (target === 1) operands.r8 = BigInt(run.largePage(dice));
@@ -187,9 +198,10 @@ export function changeMapping(run: ModelRun, dice: Dice): void {
   if (td === undefined) return;
   const lp = dice.pick(run.hostLps());
   const rdx = BigInt(td.tdr);
-  const rcx = BigInt(entryKey(td, dice, [...LEAVES_MAPPED, 'NL_MAPPED'], [0, 1]));
+  const states = dice.pick<readonly EntryState[]>([['MAPPED'], LEAVES_MAPPED, ['NL_MAPPED']]);
+  const rcx = BigInt(entryKey(td, dice, states, [0, 1]));
   run.call(TDH.memRangeBlock, { rcx, rdx }, lp);
-  if (!dice.onceIn(8)) run.call(TDH.memTrack, { rcx: rdx }, lp);
+  if (!dice.onceIn(4)) run.call(TDH.memTrack, { rcx: rdx }, lp);
   if (dice.onceIn(3)) run.call(TDH.memTrack, { rcx: rdx }, lp);
   const state = td.sept.get(Number(rcx))?.state;
   if (state === 'NL_BLOCKED') {
@@ -227,6 +239,13 @@ const DEEDS: readonly ((dice: Dice, td: AbstractTd) => readonly [name: string, d
   (dice) => {
     const at = gpa(dice, 0);
     return [`write 0x${at.toString(16)}`, (cpu) => cpu.write(at, new Uint8Array(8).fill(0xa5))];
+  },
+  (dice, td) => {
+    const rcx = BigInt(entryKey(td, dice, ['MAPPED', 'PENDING'], [0, 1]));
+    const attributes = dice.pick([ALL_ACCESS, READ_ONLY, 0n]) << 16n;
+    const name = `ATTR.WR 0x${rcx.toString(16)}, 0x${attributes.toString(16)}`;
+    const operands = { rcx, rdx: attributes, r8: 0xffff_0000n };
+    return [name, (cpu) => cpu.tdcall(TDG.memPageAttrWr, operands)];
   },
   () => ['VMCALL', (cpu) => cpu.vmcall(12n)],
   () => ['CPUID', (cpu) => cpu.cpuid(0)],

@@ -2,6 +2,8 @@
 import { PAGE_2M } from '../../../src/abi/address.ts';
 import { TDH } from '../../../src/abi/leaves.ts';
 import { REGISTER_NAMES } from '../../../src/abi/registers.ts';
+import { TD_FIELDS } from '../../../src/abi/td-fields.ts';
+import { VCPU_FIELDS } from '../../../src/abi/vcpu-fields.ts';
 import { INTR_PENDING_MSR } from '../../../src/module/pending-events.ts';
 import { ONE_TDMR } from '../ready-module.ts';
 import type { Dice } from './dice.ts';
@@ -122,4 +124,21 @@ export function enterOddly(run: ModelRun, dice: Dice): void {
     lp.fixedTsc = null;
     lp.msrs.delete(0x3b);
   }
+}
+
+/** MNG.RD, MNG.WR, VP.RD or VP.WR of any field of a TD or vCPU: some TDs are debug TDs, whose host may write much. */
+export function useMetadata(run: ModelRun, dice: Dice): void {
+  const td = dice.pickAny([...run.state.tds.values()]);
+  if (td === undefined) return;
+  const vcpu = dice.onceIn(2) ? dice.pickAny([...td.vcpus.values()]) : undefined;
+  const writes = dice.onceIn(2);
+  const fields = vcpu === undefined ? TD_FIELDS : VCPU_FIELDS;
+  const fitting = fields.filter(({ debug: [readable, writable] }) => (writes ? writable : readable) !== 0n);
+  const rdx = dice.onceIn(8) ? dice.next64() : dice.pick(dice.onceIn(4) ? fields : fitting).id;
+  const [rd, wr] = vcpu === undefined ? [TDH.mngRd, TDH.mngWr] : [TDH.vpRd, TDH.vpWr];
+  const r8 = dice.onceIn(2) ? BigInt(dice.below(4)) : dice.next64();
+  const operands = { rcx: BigInt(vcpu?.tdvpr ?? td.tdr), rdx, r8, r9: dice.next64() };
+  const holder = run.hostLps().find(({ index }) => index === vcpu?.lp);
+  const lp = holder === undefined || dice.onceIn(6) ? dice.pick(run.hostLps()) : holder;
+  run.call(writes ? wr : rd, operands, lp, writes ? 0 : dice.below(2));
 }

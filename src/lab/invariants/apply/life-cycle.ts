@@ -164,3 +164,25 @@ export const phymemPageRdmd: ApplyLeaf = (state, call) => {
   answered(state, `type of page ${hex(address)}`, page.type, call.out[RCX]!);
   answered(state, `owner of page ${hex(address)}`, page.owner, call.out[RDX]!);
 };
+
+/** Fields of a TD that calls alone determine, by metadata id (facts: TDR and TDCS tables). */
+const KNOWN_FIELDS: ReadonlyMap<bigint, (td: AbstractTd) => number | bigint> = new Map<
+  bigint,
+  (td: AbstractTd) => number | bigint
+>([
+  [0x8010_0002_0000_0002n, (td) => td.tdcs.length],
+  [0x8010_0003_0000_0004n, (td) => td.children],
+  [0x8110_0001_0000_0001n, (td) => td.keyId],
+  [0x8110_0003_0000_0002n, (td) => td.configuredPackages],
+  [0x9010_0002_0000_0001n, (td) => td.initialisedVcpus],
+  [0x9010_0002_0000_0002n, (td) => [...td.vcpus.values()].filter(({ lp }) => lp !== null).length],
+  [0x9010_0001_0000_0005n, (td) => td.l2Vms],
+  [0x9210_0003_0000_0000n, (td) => td.epoch],
+]);
+
+/** What MNG.RD says of counters is what calls made of them. @internal */
+export const mngRd: ApplyLeaf = (state, call) => {
+  const td = tdIn(state, call, RCX);
+  const expected = td === undefined ? undefined : KNOWN_FIELDS.get(call.in[RDX]!)?.(td);
+  if (expected !== undefined) answered(state, `field ${hex(call.in[RDX]!)}`, expected, call.out[R8]!);
+};

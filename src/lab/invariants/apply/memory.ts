@@ -28,6 +28,12 @@ const UNBLOCKED: Readonly<Partial<Record<EntryState, EntryState>>> = {
   PENDING_BLOCKED: 'PENDING',
 };
 
+/** What a leaf that works page by page returns between two of them: for an event, or for a claim on the tree's lock. */
+const INTERRUPTED: ReadonlySet<bigint> = new Set([
+  STATUS.TDX_INTERRUPTED_RESUMABLE,
+  STATUS.TDX_INTERRUPTED_BUSY,
+]);
+
 /** A call on an entry of a TD. */
 interface Place extends GpaKey {
   readonly td: AbstractTd;
@@ -81,8 +87,7 @@ export const memPageAug: ApplyLeaf = (state, call) => {
 
 /** Adds tables: version 0 one for the TD, version 1 one for each VM, and those before an interruption. @internal */
 export const memSeptAdd: ApplyLeaf = (state, call) => {
-  const done = call.status === STATUS.TDX_SUCCESS;
-  if (!done && (call.version === 0 || call.status !== STATUS.TDX_INTERRUPTED_RESUMABLE)) return;
+  if (call.status !== STATUS.TDX_SUCCESS && (call.version === 0 || !INTERRUPTED.has(call.status))) return;
   const place = placeOf(state, call);
   if (place === undefined) return;
   const isOwnAdded = call.version === 0 ? !place.td.sept.has(place.key) : isUsedUp(call, R8);

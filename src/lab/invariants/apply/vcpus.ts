@@ -15,6 +15,10 @@ const ERROR = 1n << 63n;
 const NON_RECOVERABLE = 1n << 62n;
 const FATAL = 1n << 61n;
 const HINT = 1n << 60n;
+/** Class of a status, and that of statuses about a metadata field. */
+const CLASS_SHIFT = 40n;
+const CLASS_MASK = 0xffn;
+const METADATA_CLASS = 0xcn;
 /** RCX of VP.ENTER: the TDVPR's address and two flags. */
 const ENTER_RESERVED = 0xffc0_0000_0000_0fffn;
 const ADDRESS_BITS = 52;
@@ -83,6 +87,14 @@ export const vpFlush: ApplyLeaf = (state, call) => {
   vcpu.lp = null;
   vcpu.flushedAt = state.time;
   vcpu.ranUntil = NEVER;
+};
+
+/** VP.RD and VP.WR associate the vCPU with the LP before they look at the field. @internal */
+export const vpRdWr: ApplyLeaf = (state, call) => {
+  if (call.status !== STATUS.TDX_SUCCESS && ((call.status >> CLASS_SHIFT) & CLASS_MASK) !== METADATA_CLASS)
+    return;
+  const found = vcpuIn(state, call, RCX);
+  if (found !== undefined) found.vcpu.lp = call.lp;
 };
 
 /** VP.ENTER, whatever it returned: entered for good, entered and left again, or refused. @internal */
