@@ -26,18 +26,37 @@ export function alignDown(value: number, unit: number): number {
 
 /** Smallest multiple of `unit` that is not below `value`. @public */
 export function alignUp(value: number, unit: number): number {
-  const rest = value % unit;
-  return rest === 0 ? value : value + unit - rest;
+  const down = alignDown(value, unit);
+  return down === value ? value : down + unit;
 }
 
 /** True when `value` is a multiple of `unit`. @public */
 export function isAligned(value: number, unit: number): boolean {
-  return value % unit === 0;
+  return alignDown(value, unit) === value;
+}
+
+/**
+ * The remainder of `value` by `unit`, a power of two up to 1 GiB: its low bits survive truncation to 32. The operator %
+ * is a slow division on numbers beyond 32 bits.
+ * @public
+ */
+export function offsetIn(value: number, unit: number): number {
+  return value & (unit - 1);
 }
 
 /** Page frame number of an address (4 KiB pages). @public */
 export function pfnOf(address: number): number {
   return Math.floor(address / PAGE_4K);
+}
+
+/** Number of the 2 MiB range of an address within its 1 GiB block. @public */
+export function index2m(address: number): number {
+  return offsetIn(address, PAGE_1G) >>> 21;
+}
+
+/** Number of the 4 KiB page of an address within its 2 MiB range. @public */
+export function index4k(address: number): number {
+  return offsetIn(address, PAGE_2M) >>> 12;
 }
 
 /** Physical address with a KeyID in the bits just above the usable ones; together they are at most 52 bits. @public */

@@ -1,5 +1,7 @@
 /** Page types and sizes of the physical address metadata table (facts: PAMT table), as PHYMEM.PAGE.RDMD reports them. */
 
+import { PAGE_1G, PAGE_2M, PAGE_4K } from './address.ts';
+
 /** Types of physical pages. @public */
 export const PAGE_TYPE = {
   /** Not assigned: the host owns the page. */
@@ -27,3 +29,6 @@ export const LEVEL_1G = 2;
 
 /** 0 for 4 KiB, 1 for 2 MiB, 2 for 1 GiB. @public */
 export type PageLevel = 0 | 1 | 2;
+
+/** Bytes of a page, by level. @public */
+export const PAGE_SIZES = [PAGE_4K, PAGE_2M, PAGE_1G] as const;

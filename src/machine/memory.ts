@@ -11,7 +11,7 @@
  *   owns poisons it: every later read by anybody is #MC until MOVDIR64B writes the whole line.
  * Accesses outside present memory read as ones and store nothing.
  */
-import { type AddressRange, CACHE_LINE, PAGE_4K } from '../abi/address.ts';
+import { type AddressRange, CACHE_LINE, offsetIn, PAGE_4K, pfnOf } from '../abi/address.ts';
 import { MachineCheck } from './exceptions.ts';
 import { FrameStore } from './frames.ts';
 import { OwnedRanges } from './owned-ranges.ts';
@@ -75,14 +75,16 @@ export class PhysicalMemory {
   }
 
   /**
-   * What `read` gives of bytes within one page, without a copy where KeyID `keyId` owns the page: good until memory is
-   * written or allocated.
+   * Copies `length` bytes within one page, as KeyID `keyId` sees them, to byte offset `to` of the frame store. Throws
+   * MachineCheck.
    */
-  view(address: number, length: number, keyId: number): Uint8Array {
-    const offset = address % PAGE_4K;
-    const page = this.#pages.get((address - offset) / PAGE_4K);
-    if (page === undefined || !isMapped(page, keyId)) return this.read(address, length, keyId);
-    return this.frames.bytes.subarray(page.frame + offset, page.frame + offset + length);
+  readToFrame(address: number, length: number, keyId: number, to: number): void {
+    const { bytes } = this.frames;
+    const page = this.#pages.get(pfnOf(address));
+    if (page !== undefined && isMapped(page, keyId)) {
+      const from = page.frame + offsetIn(address, PAGE_4K);
+      bytes.copyWithin(to, from, from + length);
+    } else bytes.set(this.read(address, length, keyId), to);
   }
 
   /** Little-endian 64-bit load. Throws MachineCheck. */
@@ -118,13 +120,12 @@ export class PhysicalMemory {
 
   /**
    * Copies the page at `from` as KeyID `fromKeyId` sees it over the page at `to`, by direct stores under `toKeyId`.
-   * Throws MachineCheck as reading the page does.
+   * Throws MachineCheck.
    */
   copyPage(from: number, fromKeyId: number, to: number, toKeyId: number): void {
-    const target = this.#pages.get(to / PAGE_4K) ?? this.#createPage(to / PAGE_4K);
-    const contents = this.view(from, PAGE_4K, fromKeyId);
+    const target = this.#pages.get(pfnOf(to)) ?? this.#createPage(pfnOf(to));
     if (target === undefined) return;
-    this.frames.bytes.set(contents, target.frame);
+    this.readToFrame(from, PAGE_4K, fromKeyId, target.frame);
     target.owner = toKeyId;
     target.owners = null;
     target.poison = null;
@@ -146,17 +147,24 @@ export class PhysicalMemory {
     return page;
   }
 
+  /** True when a load of the line at `address` under `keyId` gives what `keyId` stored: no other owner, no poison. */
+  isIntact(address: number, keyId: number): boolean {
+    const page = this.#pages.get(pfnOf(address));
+    if (page === undefined) return this.#claims.at(address) === keyId;
+    return isMapped(page, keyId) || (this.ownerAt(address) === keyId && !this.isPoisoned(address));
+  }
+
   /** Owner of the line at `address`. */
   ownerAt(address: number): number {
-    const page = this.#pages.get(Math.floor(address / PAGE_4K));
+    const page = this.#pages.get(pfnOf(address));
     if (page === undefined) return this.#claims.at(address);
-    return page.owner >= 0 ? page.owner : page.owners![Math.floor((address % PAGE_4K) / CACHE_LINE)]!;
+    return page.owner >= 0 ? page.owner : page.owners![Math.floor(offsetIn(address, PAGE_4K) / CACHE_LINE)]!;
   }
 
   /** True when the line at `address` is poisoned by the partial-write erratum. */
   isPoisoned(address: number): boolean {
-    const page = this.#pages.get(Math.floor(address / PAGE_4K));
-    return page?.poison?.[Math.floor((address % PAGE_4K) / CACHE_LINE)] === 1;
+    const page = this.#pages.get(pfnOf(address));
+    return page?.poison?.[Math.floor(offsetIn(address, PAGE_4K) / CACHE_LINE)] === 1;
   }
 
   /** Ranges of frameless memory that a KeyID other than 0 owns, ascending, with the owner. */
@@ -200,9 +208,9 @@ export class PhysicalMemory {
   ): void {
     for (let done = 0; done < length; ) {
       const at = address + done;
-      const offset = at % PAGE_4K;
+      const offset = offsetIn(at, PAGE_4K);
       const size = Math.min(PAGE_4K - offset, length - done);
-      visit((at - offset) / PAGE_4K, offset, size, done);
+      visit(pfnOf(at), offset, size, done);
       done += size;
     }
   }

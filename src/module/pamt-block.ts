@@ -2,7 +2,7 @@
  * Page metadata of one 1 GiB block of a TDMR. An entry table exists from the first look at its 2 MiB range on,
  * so that a host's bring-up costs nothing per page.
  */
-import { PAGE_1G, PAGE_2M, PAGE_4K } from '../abi/address.ts';
+import { index2m, index4k, PAGE_1G, PAGE_2M, PAGE_4K, pfnOf } from '../abi/address.ts';
 import { LEVEL_1G, LEVEL_2M, LEVEL_4K, PAGE_TYPE, type PageLevel, type PageType } from '../abi/page-types.ts';
 import { type LockMode, promoteHpLock, releaseHpLock, tryHpLock } from './locks.ts';
 import type { Tdmr } from './tdmr-table.ts';
@@ -164,10 +164,8 @@ export class PamtBlock {
   /** The entry of the page at `address` at `level`. */
   entry(address: number, level: PageLevel): PamtEntry {
     if (level === LEVEL_1G) return this.#entry1g;
-    const offset = address - this.base;
-    const index2m = Math.floor(offset / PAGE_2M);
-    if (level === LEVEL_2M) return this.#entry2m(index2m);
-    return new PamtEntry(this.#table4k(index2m), Math.floor(offset / PAGE_4K) % PAMT_CHILDREN);
+    if (level === LEVEL_2M) return this.#entry2m(index2m(address));
+    return new PamtEntry(this.#table4k(index2m(address)), index4k(address));
   }
 
   /** Where in memory the entry of the page at `address` and `level` is kept; with dynamic PAMT its bit in the bitmap. */
@@ -175,19 +173,18 @@ export class PamtBlock {
     const offset = address - this.tdmr.base;
     if (level === LEVEL_1G) return this.tdmr.pamt1gBase + Math.floor(offset / PAGE_1G) * PAMT_ENTRY_SIZE;
     if (level === LEVEL_2M) return this.tdmr.pamt2mBase + Math.floor(offset / PAGE_2M) * PAMT_ENTRY_SIZE;
-    const page = Math.floor(offset / PAGE_4K);
+    const page = pfnOf(offset);
     return this.tdmr.pamt4kBase + (this.#dynamic ? Math.floor(page / 8) : page * PAMT_ENTRY_SIZE);
   }
 
   /** Forgets the 4 KiB entries of the 2 MiB range at `address`: they are all NDA again. */
   clear4k(address: number): void {
-    this.#entries4k[Math.floor((address - this.base) / PAGE_2M)] = undefined;
+    this.#entries4k[index2m(address)] = undefined;
   }
 
   /** Gives every child of the entry at `address` and `level` the same type and owner. */
   fillChildren(address: number, level: PageLevel, type: PageType, owner: number): void {
-    const index2m = Math.floor((address - this.base) / PAGE_2M);
-    const children = level === LEVEL_1G ? this.#table2m : this.#table4k(index2m);
+    const children = level === LEVEL_1G ? this.#table2m : this.#table4k(index2m(address));
     children.types.fill(type);
     children.owners.fill(owner / PAGE_4K);
     children.epochs.fill(0n);
@@ -195,21 +192,19 @@ export class PamtBlock {
 
   /** Changes the type of every child of the entry at `address` and `level`; owners stay as they were. */
   retypeChildren(address: number, level: PageLevel, type: PageType): void {
-    const index2m = Math.floor((address - this.base) / PAGE_2M);
-    const children = level === LEVEL_1G ? this.#table2m : this.#table4k(index2m);
+    const children = level === LEVEL_1G ? this.#table2m : this.#table4k(index2m(address));
     children.types.fill(type);
   }
 
   /** True when none of the 4 KiB pages of the 2 MiB range at `address` is in use, lent or reserved. */
   is2mRangeFree(address: number): boolean {
-    const index2m = Math.floor((address - this.base) / PAGE_2M);
-    const inUse = this.#dynamic ? this.#lentFlags(index2m) : this.#table4k(index2m).types;
+    const inUse = this.#dynamic ? this.#lentFlags(index2m(address)) : this.#table4k(index2m(address)).types;
     return inUse.every((value) => value === 0);
   }
 
   /** Which of the two pages of a page pair, 0 or 1, has an entry in use; undefined when neither has. */
   usedHalf(address: number): 0 | 1 | undefined {
-    const types = this.#table4k(Math.floor((address - this.base) / PAGE_2M)).types;
+    const types = this.#table4k(index2m(address)).types;
     const used = types.findIndex((type) => type !== PAGE_TYPE.NDA);
     if (used < 0) return undefined;
     return used < PAMT_CHILDREN / 2 ? 0 : 1;
@@ -218,13 +213,13 @@ export class PamtBlock {
   /** Dynamic PAMT: the page at `address` holds metadata, or is reserved. */
   isLent(address: number): boolean {
     if (!this.#dynamic) return false;
-    const flags = this.#lentFlags(Math.floor((address - this.base) / PAGE_2M));
-    return flags[Math.floor((address % PAGE_2M) / PAGE_4K)] === 1;
+    const flags = this.#lentFlags(index2m(address));
+    return flags[index4k(address)] === 1;
   }
 
   setLent(address: number, lent: boolean): void {
-    const flags = this.#lentFlags(Math.floor((address - this.base) / PAGE_2M));
-    flags[Math.floor((address % PAGE_2M) / PAGE_4K)] = lent ? 1 : 0;
+    const flags = this.#lentFlags(index2m(address));
+    flags[index4k(address)] = lent ? 1 : 0;
   }
 
   #entry2m(index: number): PamtEntry {
@@ -271,21 +266,21 @@ export class PamtBlock {
     for (const [i, flags] of saved.lent) this.#lent[i] = flags;
   }
 
-  #lentFlags(index2m: number): Uint8Array {
-    const existing = this.#lent[index2m];
+  #lentFlags(index: number): Uint8Array {
+    const existing = this.#lent[index];
     if (existing !== undefined) return existing;
     const flags = new Uint8Array(PAMT_CHILDREN);
-    this.#fillReserved(flags, this.base + index2m * PAGE_2M, 1);
-    this.#lent[index2m] = flags;
+    this.#fillReserved(flags, this.base + index * PAGE_2M, 1);
+    this.#lent[index] = flags;
     return flags;
   }
 
-  #table4k(index2m: number): EntryTable {
-    const existing = this.#entries4k[index2m];
+  #table4k(index: number): EntryTable {
+    const existing = this.#entries4k[index];
     if (existing !== undefined) return existing;
     const table = new EntryTable(PAMT_CHILDREN);
-    if (!this.#dynamic) this.#fillReserved(table.types, this.base + index2m * PAGE_2M, PAGE_TYPE.RSVD);
-    this.#entries4k[index2m] = table;
+    if (!this.#dynamic) this.#fillReserved(table.types, this.base + index * PAGE_2M, PAGE_TYPE.RSVD);
+    this.#entries4k[index] = table;
     return table;
   }
 

@@ -141,7 +141,7 @@ export class Pamt {
 
   /** The module's read of an entry: it fails as any read under a private KeyID of a line that is not the KeyID's own. */
   #consume(address: number): void {
-    if (this.#memory.ownerAt(address) !== this.#keyId || this.#memory.isPoisoned(address)) {
+    if (!this.#memory.isIntact(address, this.#keyId)) {
       throw new MachineCheck(address, 'page metadata were written over');
     }
   }

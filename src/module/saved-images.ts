@@ -27,7 +27,7 @@ export function restoreSeamImages(machine: Machine, saved: ReturnType<typeof sav
   const { seam, memory } = machine;
   restorePageMetadata(memory, saved.pageMetadata);
   for (const [tdr, message] of saved.measurements) {
-    const measurement = new TdMeasurement();
+    const measurement = new TdMeasurement(memory);
     measurement.restore(message);
     measurementsOf(memory).set(tdr, measurement);
   }

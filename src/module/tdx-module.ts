@@ -16,6 +16,7 @@ import { SharexLock } from './locks.ts';
 import { Pamt } from './pamt.ts';
 import type { InitializedLp, PlatformSnapshot } from './platform.ts';
 import { findRelease, type ModuleRelease } from './releases.ts';
+import { measurementsOf, type TdMeasurement } from './td/measurement.ts';
 import type { TrustDomain } from './td/trust-domain.ts';
 
 /** Initialisation states in their order (module facts 3). @public */
@@ -58,6 +59,8 @@ export class TdxModule implements SeamImage {
   lpsInTd = 0;
   /** TDs by address of their TDR, as `trustDomainAt` found them. */
   readonly trustDomains = new Map<number, TrustDomain>();
+  /** The running measurements of TDs under construction, by address of the TDR; see `measurementsOf`. */
+  readonly measurements: Map<number, TdMeasurement>;
   /** The vCPUs that are entered, by LP index. */
   readonly running: (RunningVcpu | undefined)[] = [];
   /** What executes the guests; null when something else delivers their VM exits. */
@@ -69,6 +72,7 @@ export class TdxModule implements SeamImage {
     this.release = release;
     this.version = release.version;
     this.pamt = new Pamt(machine.memory, [], 0, false);
+    this.measurements = measurementsOf(machine.memory);
     this.#leaves = leavesOf(release);
   }
 

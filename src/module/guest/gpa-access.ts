@@ -1,5 +1,5 @@
 /** Memory operands of guest leaves: the way from a GPA to memory, as the CPU's page walker would go it (module facts 9). */
-import { PAGE_4K } from '../../abi/address.ts';
+import { offsetIn, PAGE_4K } from '../../abi/address.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import { isSharedHpa } from '../platform.ts';
 import { MODULE_MSR } from '../platform-msrs.ts';
@@ -78,7 +78,7 @@ export function accessGpa(
   if (walk.fault === 'convertible') return reenterWithVe(vcpu, gpa, qualification, 'ARCH');
   return exitToHost(vcpu, STATUS.TDX_SUCCESS, {
     reason: EXIT.EPT_MISCONFIGURATION,
-    gpa: BigInt(gpa - (gpa % PAGE_4K)),
+    gpa: BigInt(gpa - offsetIn(gpa, PAGE_4K)),
   });
 }
 
@@ -139,7 +139,7 @@ function walkShared(vcpu: RunningVcpu, gpa: number, wanted: number): Walk {
   let permissions = 0b111;
   let table = vmcs.read(VMCS.SHARED_EPTP) & 0xf_ffff_ffff_f000n;
   for (let level = td.sept().rootLevel; ; level--) {
-    const index = Math.floor(gpa / SEPT_LEVEL_SIZES[level]!) % 512;
+    const index = offsetIn(Math.floor(gpa / SEPT_LEVEL_SIZES[level]!), 512);
     const at = Number(table & ~platform.hkidMask) + 8 * index;
     const keyId = Number((table & platform.hkidMask) >> BigInt(platform.hkidStartBit));
     const raw = module.machine.memory.read64(at, keyId);
@@ -183,7 +183,7 @@ function isMisconfigured(
 /** The 4 KiB page of a shared translation must be memory that the host may have. */
 function sharedMemory({ module }: RunningVcpu, address: number): GuestMemory | undefined {
   const platform = module.platform!;
-  const page = BigInt(address - (address % PAGE_4K));
+  const page = BigInt(address - offsetIn(address, PAGE_4K));
   if (!isSharedHpa(platform, page, PAGE_4K)) return undefined;
   const hpa = BigInt(address);
   return {

@@ -16,7 +16,7 @@ import { readShared, sharedBuffer } from '../shared-buffer.ts';
 import { ATTRIBUTES, hasAny } from '../td/features.ts';
 import { type Held, locking } from '../td/held.ts';
 import { MRTD_CONTEXT_VERSION, TDCS } from '../td/layout.ts';
-import { MEASUREMENT_BYTES, measurementsOf, TdMeasurement } from '../td/measurement.ts';
+import { MEASUREMENT_BYTES, TdMeasurement } from '../td/measurement.ts';
 import { openMsrs } from '../td/msr-bitmaps.ts';
 import { enterOpState, lockPageAt, plainHpa } from '../td/operands.ts';
 import { configureCpuid } from '../td/td-cpuid.ts';
@@ -85,7 +85,7 @@ function initialise(
 
   openMsrs(platform, tdcs);
   setVirtualVmxMsrs(platform, td);
-  measurementsOf(module.machine.memory).set(td.address, new TdMeasurement());
+  module.measurements.set(td.address, new TdMeasurement(module.machine.memory));
   module.tdBuildCount++;
   tdcs.setU16(TDCS.MRTD_CONTEXT_VERSION, MRTD_CONTEXT_VERSION);
   tdcs.setBytes(TDCS.RTMR, new Uint8Array(RTMRS * MEASUREMENT_BYTES));

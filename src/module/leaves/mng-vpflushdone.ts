@@ -8,7 +8,7 @@ import { HKID_STATE } from '../kot.ts';
 import type { Leaf } from '../leaf.ts';
 import { type Held, locking } from '../td/held.ts';
 import { LIFECYCLE, TDCS, TDCS_PAGES_MIN, TDR } from '../td/layout.ts';
-import { measurementsOf } from '../td/measurement.ts';
+import { endMeasurement } from '../td/measurement.ts';
 import { isInitialised } from '../td/op-state.ts';
 import { lockTdr } from '../td/operands.ts';
 import type { TrustDomain } from '../td/trust-domain.ts';
@@ -42,9 +42,10 @@ function run(module: TdxModule, lp: LogicalProcessor, held: Held): bigint {
 }
 
 /** A TD that ends before it is built no longer stands in the way of an update. */
-function stopMeasuring(module: TdxModule, { tdcs, address }: TrustDomain): void {
+function stopMeasuring(module: TdxModule, td: TrustDomain): void {
+  const { tdcs } = td;
   if (tdcs.u16(TDCS.MRTD_CONTEXT_VERSION) === 0) return;
   tdcs.setU16(TDCS.MRTD_CONTEXT_VERSION, 0);
-  measurementsOf(module.machine.memory).delete(address);
+  endMeasurement(module, td);
   module.tdBuildCount--;
 }

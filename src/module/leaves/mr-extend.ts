@@ -40,7 +40,6 @@ function run(module: TdxModule, lp: LogicalProcessor, held: Held): bigint {
   if (!isSeptStateAllowed(TDH.mrExtend, entry)) return STATUS.TDX_EPT_ENTRY_NOT_PRESENT;
   if (!isMeasurementCompatible(module, td)) return STATUS.TDX_INCOMPATIBLE_MRTD_CONTEXT;
 
-  const chunk = module.machine.memory.view(ept.translate(entry, level, gpa), EXTEND_CHUNK, td.keyId);
-  runningMeasurement(module, td).extend(gpa, chunk);
+  runningMeasurement(module, td).extend(gpa, ept.translate(entry, level, gpa), td.keyId);
   return STATUS.TDX_SUCCESS;
 }

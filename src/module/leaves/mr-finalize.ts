@@ -8,7 +8,7 @@ import type { LogicalProcessor } from '../../machine/lp.ts';
 import type { Leaf } from '../leaf.ts';
 import { type Held, locking } from '../td/held.ts';
 import { TDCS } from '../td/layout.ts';
-import { isMeasurementCompatible, measurementsOf, runningMeasurement } from '../td/measurement.ts';
+import { endMeasurement, isMeasurementCompatible, runningMeasurement } from '../td/measurement.ts';
 import { enterOpState, lockTdr } from '../td/operands.ts';
 import { serviceTdHash } from '../td/service-td.ts';
 import type { TdxModule } from '../tdx-module.ts';
@@ -29,8 +29,8 @@ function run(module: TdxModule, lp: LogicalProcessor, held: Held): bigint {
     tdcs.setU16(TDCS.MRTD_CONTEXT_VERSION, 0);
     module.tdBuildCount--;
   }
-  tdcs.setBytes(TDCS.MRTD, runningMeasurement(module, td).finalize());
-  measurementsOf(module.machine.memory).delete(td.address);
+  tdcs.setBytes(TDCS.MRTD, runningMeasurement(module, td).digest());
+  endMeasurement(module, td);
   tdcs.setBytes(TDCS.SERVTD_HASH, serviceTdHash(tdcs));
   tdcs.setU32(TDCS.OP_STATE, OP_STATE.RUNNABLE);
   return STATUS.TDX_SUCCESS;

@@ -3,16 +3,20 @@
  * and written in place under the structure's KeyID. Offsets are bytes from the start of the structure, numbers
  * are little-endian.
  */
-import { PAGE_4K, pfnOf } from '../../abi/address.ts';
+import { offsetIn, PAGE_4K, pfnOf } from '../../abi/address.ts';
+import type { FrameStore } from '../../machine/frames.ts';
 import { isMapped, type PageMapping, type PhysicalMemory } from '../../machine/memory.ts';
 import { type LockMode, releaseHpLock, tryHpLock } from '../locks.ts';
 
 const TWO_32 = 0x1_0000_0000;
+/** Offsets in a structure are far below 2^31. */
+const PAGE_SHIFT = 12;
 
 /** @public */
 export class ControlStructure {
   readonly keyId: number;
   readonly #memory: PhysicalMemory;
+  readonly #frames: FrameStore;
   readonly #pfns: readonly number[];
   readonly #mappings: (PageMapping | undefined)[];
 
@@ -20,6 +24,7 @@ export class ControlStructure {
   constructor(memory: PhysicalMemory, keyId: number, pages: readonly number[]) {
     this.keyId = keyId;
     this.#memory = memory;
+    this.#frames = memory.frames;
     this.#pfns = pages.map(pfnOf);
     this.#mappings = this.#pfns.map(() => undefined);
   }
@@ -30,42 +35,42 @@ export class ControlStructure {
   }
 
   u8(offset: number): number {
-    return this.#memory.frames.bytes[this.#at(offset)]!;
+    return this.#frames.bytes[this.#at(offset)]!;
   }
 
   setU8(offset: number, value: number): void {
     const at = this.#at(offset);
-    this.#memory.frames.bytes[at] = value;
+    this.#frames.bytes[at] = value;
   }
 
   u16(offset: number): number {
     const at = this.#at(offset);
-    return this.#memory.frames.view.getUint16(at, true);
+    return this.#frames.view.getUint16(at, true);
   }
 
   setU16(offset: number, value: number): void {
     const at = this.#at(offset);
-    this.#memory.frames.view.setUint16(at, value, true);
+    this.#frames.view.setUint16(at, value, true);
   }
 
   u32(offset: number): number {
     const at = this.#at(offset);
-    return this.#memory.frames.view.getUint32(at, true);
+    return this.#frames.view.getUint32(at, true);
   }
 
   setU32(offset: number, value: number): void {
     const at = this.#at(offset);
-    this.#memory.frames.view.setUint32(at, value, true);
+    this.#frames.view.setUint32(at, value, true);
   }
 
   u64(offset: number): bigint {
     const at = this.#at(offset);
-    return this.#memory.frames.view.getBigUint64(at, true);
+    return this.#frames.view.getBigUint64(at, true);
   }
 
   setU64(offset: number, value: bigint): void {
     const at = this.#at(offset);
-    this.#memory.frames.view.setBigUint64(at, value, true);
+    this.#frames.view.setBigUint64(at, value, true);
   }
 
   /** A 64-bit field that is known to stay below 2^53: addresses, counts. */
@@ -74,8 +79,9 @@ export class ControlStructure {
   }
 
   setN64(offset: number, value: number): void {
-    this.setU32(offset, value % TWO_32);
-    this.setU32(offset + 4, Math.floor(value / TWO_32));
+    // Storing keeps the low 32 bits.
+    this.setU32(offset, value);
+    this.setU32(offset + 4, value / TWO_32);
   }
 
   /** The `bytes` bytes at `offset` as a number: 1, 2, 4 or 8. */
@@ -103,31 +109,31 @@ export class ControlStructure {
   /** A copy of `length` bytes that lie in one page. */
   bytes(offset: number, length: number): Uint8Array {
     const at = this.#at(offset);
-    return this.#memory.frames.bytes.slice(at, at + length);
+    return this.#frames.bytes.slice(at, at + length);
   }
 
   /** Stores bytes that lie in one page. */
   setBytes(offset: number, bytes: Uint8Array): void {
     const at = this.#at(offset);
-    this.#memory.frames.bytes.set(bytes, at);
+    this.#frames.bytes.set(bytes, at);
   }
 
   /** Tries the host-priority lock at `offset`: TDX_SUCCESS, TDX_OPERAND_BUSY or TDX_OPERAND_BUSY_HOST_PRIORITY. */
   tryLock(offset: number, mode: LockMode, guest = false): bigint {
     const at = this.#at(offset);
-    return tryHpLock(this.#memory.frames.words16, at / 2, mode, guest);
+    return tryHpLock(this.#frames.words16, at / 2, mode, guest);
   }
 
   unlock(offset: number, mode: LockMode): void {
     const at = this.#at(offset);
-    releaseHpLock(this.#memory.frames.words16, at / 2, mode);
+    releaseHpLock(this.#frames.words16, at / 2, mode);
   }
 
   #at(offset: number): number {
-    const index = Math.floor(offset / PAGE_4K);
+    const index = offset >>> PAGE_SHIFT;
     const known = this.#mappings[index];
     const page = known !== undefined && isMapped(known, this.keyId) ? known : this.#map(index);
-    return page.frame + (offset % PAGE_4K);
+    return page.frame + offsetIn(offset, PAGE_4K);
   }
 
   #map(index: number): PageMapping {

@@ -1,4 +1,5 @@
 /** Guest physical addresses as operands of host leaves, and the way to their secure EPT entries (module facts 2). */
+import { isAligned, offsetIn } from '../../abi/address.ts';
 import { OPERAND } from '../../abi/operands.ts';
 import { RCX, type Registers } from '../../abi/registers.ts';
 import { withOperand } from '../../abi/status.ts';
@@ -37,7 +38,7 @@ export function gpaOperand(
   const level = low & LEVEL_MASK;
   if (level < minLevel || level > maxLevel) return undefined;
   const gpa = high * TWO_32 + (low - level);
-  return gpa % SEPT_LEVEL_SIZES[level]! === 0 ? { gpa, level } : undefined;
+  return isAligned(gpa, SEPT_LEVEL_SIZES[level]!) ? { gpa, level } : undefined;
 }
 
 /** Width in bits of the TD's guest physical addresses. @public */
@@ -47,7 +48,7 @@ export function gpaWidth(tdcs: ControlStructure): number {
 
 /** True when the shared bit of `gpa` is set. @public */
 export function isSharedGpa(tdcs: ControlStructure, gpa: number): boolean {
-  return Math.floor(gpa / 2 ** (gpaWidth(tdcs) - 1)) % 2 === 1;
+  return offsetIn(Math.floor(gpa / 2 ** (gpaWidth(tdcs) - 1)), 2) === 1;
 }
 
 const POWERS_OF_TWO: readonly number[] = Array.from({ length: MAX_PA + 1 }, (_, i) => 2 ** i);

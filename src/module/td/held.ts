@@ -56,5 +56,12 @@ export type LockingHandler = (module: TdxModule, lp: LogicalProcessor, held: Hel
 
 /** The handler of a leaf that takes locks: what `run` holds is released, whatever it returns. @public */
 export function locking(run: LockingHandler): LeafHandler {
-  return (module, lp, version) => holding((held) => run(module, lp, held, version));
+  return (module, lp, version) => {
+    const held = new Held();
+    try {
+      return run(module, lp, held, version);
+    } finally {
+      held.release();
+    }
+  };
 }

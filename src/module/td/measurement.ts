@@ -1,5 +1,6 @@
 /** A running SHA-384 over what a TD is built from (module facts 8). */
 import { createHash } from 'node:crypto';
+import { PAGE_4K } from '../../abi/address.ts';
 import type { PhysicalMemory } from '../../machine/memory.ts';
 import type { TdxModule } from '../tdx-module.ts';
 import { MRTD_CONTEXT_VERSION, TDCS } from './layout.ts';
@@ -12,9 +13,6 @@ export const EXTEND_CHUNK = 256;
 const BLOCK_BYTES = 128;
 const GPA_OFFSET = 16;
 const TWO_32 = 0x1_0000_0000;
-/** Pieces of a message grow from one page's measurement, so that a small TD costs little. */
-const FIRST_PIECE_BYTES = BLOCK_BYTES + 16 * (BLOCK_BYTES + EXTEND_CHUNK);
-const LAST_PIECE_BYTES = 32 * FIRST_PIECE_BYTES;
 
 /** SHA-384 of the parts, one after the other. @public */
 export function sha384(...parts: readonly Uint8Array[]): Uint8Array {
@@ -24,83 +22,102 @@ export function sha384(...parts: readonly Uint8Array[]): Uint8Array {
 }
 
 /** A block's name as the words that it begins with, up to the GPA. */
-function nameWords(name: string): Uint32Array {
+function nameWords(name: string): readonly number[] {
   const bytes = new Uint8Array(GPA_OFFSET);
   bytes.set(new TextEncoder().encode(name));
-  return new Uint32Array(bytes.buffer);
+  return [...new Uint32Array(bytes.buffer)];
 }
 
 const PAGE_ADD = nameWords('MEM.PAGE.ADD');
 const EXTEND = nameWords('MR.EXTEND');
 
 /**
- * The measurement of a TD under construction. It is kept as the message to hash, in large pieces: a running hash
- * cannot be written down and a half-built TD can, and many small updates cost more than one large one.
+ * The measurement of a TD under construction. It is kept as the message to hash, because a running hash cannot be
+ * written down and a half-built TD can. As a part of the TDCS, the message lies among the machine's frames.
  * @public
  */
 export class TdMeasurement {
-  /** What was measured before `#piece`. */
-  readonly #before: Uint8Array[] = [];
-  #piece = new Uint8Array(0);
-  #words = new Uint32Array(0);
-  #length = 0;
+  readonly #memory: PhysicalMemory;
+  /** Frames of the message, and how many bytes each has. */
+  readonly #frames: number[] = [];
+  readonly #lengths: number[] = [];
+
+  constructor(memory: PhysicalMemory) {
+    this.#memory = memory;
+  }
 
   /** A copy of everything measured so far. */
   get message(): Uint8Array {
-    const pieces = this.#pieces();
-    const message = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
+    const parts = this.#parts();
+    const message = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
     let at = 0;
-    for (const piece of pieces) {
-      message.set(piece, at);
-      at += piece.length;
+    for (const part of parts) {
+      message.set(part, at);
+      at += part.length;
     }
     return message;
   }
 
   /** Goes on from a `message` that was taken from another measurement. */
   restore(message: Uint8Array): void {
-    this.#before.push(message);
+    for (let at = 0; at < message.length; at += PAGE_4K) {
+      const part = message.subarray(at, at + PAGE_4K);
+      const place = this.#room(part.length);
+      this.#memory.frames.bytes.set(part, place);
+      this.#grow(part.length);
+    }
   }
 
   /** MEM.PAGE.ADD of the page at `gpa`. */
   addPage(gpa: number): void {
-    this.#append(PAGE_ADD, gpa, BLOCK_BYTES);
+    this.#putBlock(this.#room(BLOCK_BYTES), PAGE_ADD, gpa);
+    this.#grow(BLOCK_BYTES);
   }
 
-  /** MR.EXTEND of the 256 bytes at `gpa`. */
-  extend(gpa: number, chunk: Uint8Array): void {
-    const at = this.#append(EXTEND, gpa, BLOCK_BYTES + EXTEND_CHUNK);
-    this.#piece.set(chunk, at + BLOCK_BYTES);
+  /** MR.EXTEND of the 256 bytes at `gpa`, which are at `address` under `keyId`. Throws MachineCheck. */
+  extend(gpa: number, address: number, keyId: number): void {
+    const place = this.#room(BLOCK_BYTES + EXTEND_CHUNK);
+    this.#memory.readToFrame(address, EXTEND_CHUNK, keyId, place + BLOCK_BYTES);
+    this.#putBlock(place, EXTEND, gpa);
+    this.#grow(BLOCK_BYTES + EXTEND_CHUNK);
   }
 
   /** MRTD. */
-  finalize(): Uint8Array {
-    return sha384(...this.#pieces());
+  digest(): Uint8Array {
+    return sha384(...this.#parts());
   }
 
-  #pieces(): readonly Uint8Array[] {
-    return [...this.#before, this.#piece.subarray(0, this.#length)];
+  /** Gives the frames of the message back: nothing is measured any more. */
+  release(): void {
+    for (const frame of this.#frames) this.#memory.frames.release(frame);
   }
 
-  /** Makes room for `bytes` bytes and puts a block at their start. Returns where in `#piece` that is. */
-  #append(name: Uint32Array, gpa: number, bytes: number): number {
-    const at = this.#length + bytes <= this.#piece.length ? this.#length : this.#beginPiece();
-    const words = this.#words;
-    const word = at / 4;
+  #parts(): readonly Uint8Array[] {
+    const { bytes } = this.#memory.frames;
+    return this.#frames.map((frame, i) => bytes.subarray(frame, frame + this.#lengths[i]!));
+  }
+
+  /** Where in the frames the next `bytes` bytes of the message go; zero so far. */
+  #room(bytes: number): number {
+    const last = this.#frames.length - 1;
+    if (last >= 0 && this.#lengths[last]! + bytes <= PAGE_4K)
+      return this.#frames[last]! + this.#lengths[last]!;
+    const frame = this.#memory.frames.allocate();
+    this.#frames.push(frame);
+    this.#lengths.push(0);
+    return frame;
+  }
+
+  #grow(bytes: number): void {
+    this.#lengths[this.#lengths.length - 1]! += bytes;
+  }
+
+  #putBlock(place: number, name: readonly number[], gpa: number): void {
+    const words = this.#memory.frames.words32;
+    const word = place / 4;
     for (let i = 0; i < name.length; i++) words[word + i] = name[i]!;
     words[word + GPA_OFFSET / 4] = gpa;
     words[word + GPA_OFFSET / 4 + 1] = gpa / TWO_32;
-    this.#length = at + bytes;
-    return at;
-  }
-
-  #beginPiece(): number {
-    const size = Math.min(Math.max(2 * this.#piece.length, FIRST_PIECE_BYTES), LAST_PIECE_BYTES);
-    this.#before.push(this.#piece.subarray(0, this.#length));
-    this.#piece = new Uint8Array(size);
-    this.#words = new Uint32Array(this.#piece.buffer);
-    this.#length = 0;
-    return 0;
   }
 }
 
@@ -122,7 +139,7 @@ export function measurementsOf(memory: PhysicalMemory): Map<number, TdMeasuremen
 
 /** The running measurement of a TD that is being built. @public */
 export function runningMeasurement(module: TdxModule, td: TrustDomain): TdMeasurement {
-  const measurement = measurementsOf(module.machine.memory).get(td.address);
+  const measurement = module.measurements.get(td.address);
   if (measurement === undefined) throw new Error('a TD under construction has no running measurement');
   return measurement;
 }
@@ -130,4 +147,10 @@ export function runningMeasurement(module: TdxModule, td: TrustDomain): TdMeasur
 /** False when the module must stay compatible with an older one whose running hash it cannot continue. @public */
 export function isMeasurementCompatible(module: TdxModule, { tdcs }: TrustDomain): boolean {
   return !module.updateCompatibility || tdcs.u16(TDCS.MRTD_CONTEXT_VERSION) === MRTD_CONTEXT_VERSION;
+}
+
+/** Ends the measurement of a TD: it is final, or goes. @public */
+export function endMeasurement(module: TdxModule, { address }: TrustDomain): void {
+  module.measurements.get(address)?.release();
+  module.measurements.delete(address);
 }

@@ -6,6 +6,16 @@ function setOf(...names: readonly OpStateName[]): number {
   return names.reduce((set, name) => set | (1 << OP_STATE[name]), 0);
 }
 
+/** Leaf numbers are below this. */
+const LEAVES = 256;
+
+/** A table indexed by leaf number; no states for a leaf that has no row. */
+function byLeaf(rows: readonly (readonly [leaf: number, states: number])[]): Uint32Array {
+  const table = new Uint32Array(LEAVES);
+  for (const [leaf, states] of rows) table[leaf] = states;
+  return table;
+}
+
 const BUILT = setOf('INITIALIZED', 'RUNNABLE', 'LIVE_EXPORT');
 const EXPORT_STOPPED = setOf('PAUSED_EXPORT', 'POST_EXPORT');
 const IMPORT_IN_ORDER = setOf('MEMORY_IMPORT', 'STATE_IMPORT');
@@ -18,7 +28,7 @@ const VCPU_ADDABLE = setOf('INITIALIZED', 'STATE_IMPORT');
 const ANY = setOf(...OP_STATES);
 
 /** Sets of operation states, one bit each, by host leaf. A leaf that is not here has no such check. */
-const ALLOWED_BY_HOST_LEAF: ReadonlyMap<number, number> = new Map([
+const ALLOWED_BY_HOST_LEAF = byLeaf([
   [TDH.vpEnter, setOf('RUNNABLE', 'LIVE_EXPORT', 'LIVE_IMPORT')],
   [TDH.mngAddcx, setOf('UNINITIALIZED')],
   [TDH.memPageAdd, INITIALIZED],
@@ -51,13 +61,13 @@ const ALLOWED_BY_HOST_LEAF: ReadonlyMap<number, number> = new Map([
 ]);
 
 /** The same for guest leaves that work on another TD. */
-const ALLOWED_BY_GUEST_LEAF: ReadonlyMap<number, number> = new Map([
+const ALLOWED_BY_GUEST_LEAF = byLeaf([
   [TDG.servtdRd, ANY],
   [TDG.servtdWr, ANY & ~EXPORT_STOPPED],
 ]);
 
 /** The same for host leaves on a second TD: the service TD that is bound. */
-const ALLOWED_ON_OTHER_TD: ReadonlyMap<number, number> = new Map([
+const ALLOWED_ON_OTHER_TD = byLeaf([
   [TDH.servtdBind, (BUILT & ~INITIALIZED) | EXPORT_STOPPED | IMPORT_OUT_OF_ORDER],
 ]);
 
@@ -67,17 +77,17 @@ const UNCONFIGURED = setOf('UNINITIALIZED', 'START_IMPORT');
 
 /** True when host leaf `leaf` may be called on a TD in `state`. @public */
 export function isHostLeafAllowed(leaf: number, state: number): boolean {
-  return (((ALLOWED_BY_HOST_LEAF.get(leaf) ?? 0) >>> state) & 1) === 1;
+  return ((ALLOWED_BY_HOST_LEAF[leaf]! >>> state) & 1) === 1;
 }
 
 /** True when guest leaf `leaf` may work on another TD in `state`. @public */
 export function isGuestLeafAllowed(leaf: number, state: number): boolean {
-  return (((ALLOWED_BY_GUEST_LEAF.get(leaf) ?? 0) >>> state) & 1) === 1;
+  return ((ALLOWED_BY_GUEST_LEAF[leaf]! >>> state) & 1) === 1;
 }
 
 /** True when host leaf `leaf` may work on a second TD in `state`. @public */
 export function isHostLeafAllowedOnOtherTd(leaf: number, state: number): boolean {
-  return (((ALLOWED_ON_OTHER_TD.get(leaf) ?? 0) >>> state) & 1) === 1;
+  return ((ALLOWED_ON_OTHER_TD[leaf]! >>> state) & 1) === 1;
 }
 
 /** True when pages must be blocked and tracked before they are taken from a TD in `state`. @public */

@@ -1,7 +1,14 @@
 /** The checks that most host leaves begin with (module facts 2). Each returns what it found, or the status to return. */
-import { PAGE_4K } from '../../abi/address.ts';
+import { isAligned, PAGE_4K } from '../../abi/address.ts';
 import { OPERAND } from '../../abi/operands.ts';
-import { LEVEL_2M, LEVEL_4K, PAGE_TYPE, type PageLevel, type PageType } from '../../abi/page-types.ts';
+import {
+  LEVEL_2M,
+  LEVEL_4K,
+  PAGE_SIZES,
+  PAGE_TYPE,
+  type PageLevel,
+  type PageType,
+} from '../../abi/page-types.ts';
 import type { Registers } from '../../abi/registers.ts';
 import { withOperand } from '../../abi/status.ts';
 import { STATUS } from '../../abi/status-codes.ts';
@@ -53,8 +60,8 @@ export function lockPage(
   type: PageType,
   level: PageLevel = LEVEL_4K,
 ): LockedPage | bigint {
-  const align = PAGE_4K * 512 ** level;
-  const address = plainHpa(module.platform!, regs.d[2 * operand]!, regs.d[2 * operand + 1]!, align);
+  const { d } = regs;
+  const address = plainHpa(module.platform!, d[2 * operand]!, d[2 * operand + 1]!, PAGE_SIZES[level]);
   if (address === undefined) return withOperand(STATUS.TDX_OPERAND_INVALID, operand);
   return lockPageAt(module, held, address, operand, mode, type, level);
 }
@@ -125,7 +132,7 @@ export function takePage({ entry, parent }: Pick<PamtWalk, 'entry' | 'parent'>):
 
 /** True when `address` is that of a whole page of `level`. @public */
 export function pageIsMultipleOf(address: number, level: PageLevel): boolean {
-  return address % (PAGE_4K * 512 ** level) === 0;
+  return isAligned(address, PAGE_SIZES[level]);
 }
 
 /** Locks the TDR in register `operand`. @public */

@@ -3,6 +3,7 @@
  *
  * An entry is handled as two 32-bit halves, because hot paths cannot afford a bigint per step.
  */
+import { offsetIn } from '../../abi/address.ts';
 import { TDG, TDH } from '../../abi/leaves.ts';
 
 /** Bits of an entry's low half. @public */
@@ -99,6 +100,15 @@ function setOf(...names: readonly SeptStateName[]): StateSet {
   return set;
 }
 
+/** A table indexed by leaf number. */
+function byLeaf(
+  rows: readonly (readonly [leaf: number, states: StateSet])[],
+): readonly (StateSet | undefined)[] {
+  const table: (StateSet | undefined)[] = [];
+  for (const [leaf, states] of rows) table[leaf] = states;
+  return table;
+}
+
 const LEAVES = [
   'MAPPED',
   'BLOCKED',
@@ -115,7 +125,7 @@ const LEAVES = [
 ] as const;
 
 /** States each host leaf works on. */
-const ALLOWED_BY_HOST_LEAF: ReadonlyMap<number, StateSet> = new Map([
+const ALLOWED_BY_HOST_LEAF = byLeaf([
   [TDH.memPageAdd, setOf('FREE')],
   [TDH.memSeptAdd, setOf('FREE', 'NL_MAPPED')],
   [TDH.memPageRelocate, setOf(...LEAVES)],
@@ -136,7 +146,7 @@ const ALLOWED_BY_HOST_LEAF: ReadonlyMap<number, StateSet> = new Map([
 ]);
 
 /** States each guest leaf works on. */
-const ALLOWED_BY_GUEST_LEAF: ReadonlyMap<number, StateSet> = new Map([
+const ALLOWED_BY_GUEST_LEAF = byLeaf([
   [TDG.memPageAccept, setOf('PENDING', 'PENDING_EXPORTED_DIRTY')],
   [TDG.memPageAttrRd, setOf(...LEAVES.filter((name) => name !== 'BLOCKED' && name !== 'PENDING_BLOCKED'))],
   [TDG.memPageAttrWr, setOf('MAPPED', 'EXPORTED_DIRTY', 'PENDING', 'PENDING_EXPORTED_DIRTY')],
@@ -180,12 +190,12 @@ export function isLeafEntry(entry: SeptEntry): boolean {
 
 /** True when host leaf `leaf` works on an entry in this state. @public */
 export function isSeptStateAllowed(leaf: number, entry: SeptEntry): boolean {
-  return ALLOWED_BY_HOST_LEAF.get(leaf)?.[septState(entry)] === 1;
+  return ALLOWED_BY_HOST_LEAF[leaf]?.[septState(entry)] === 1;
 }
 
 /** True when guest leaf `leaf` works on an entry in this state. @public */
 export function isSeptStateAllowedForGuest(leaf: number, entry: SeptEntry): boolean {
-  return ALLOWED_BY_GUEST_LEAF.get(leaf)?.[septState(entry)] === 1;
+  return ALLOWED_BY_GUEST_LEAF[leaf]?.[septState(entry)] === 1;
 }
 
 /** True when the page waits for the TD to accept it. @public */
@@ -250,7 +260,7 @@ export const FREE_ENTRY: SeptEntry = {
  */
 export function septEntry(code: number, permissions: number, pfn: number): SeptEntry {
   return {
-    low: (withMemoryType(permissions | stateLow(code)) | ((pfn % 0x10_0000) << 12)) >>> 0,
+    low: (withMemoryType(permissions | stateLow(code)) | (offsetIn(pfn, 0x10_0000) << 12)) >>> 0,
     high: (stateHigh(code) | SEPT_HIGH.SVE | Math.floor(pfn / 0x10_0000)) >>> 0,
   };
 }
@@ -271,7 +281,7 @@ export function entryPfn(entry: SeptEntry): number {
 /** The entry for another page number, KeyID included. @public */
 export function withPfn({ low, high }: SeptEntry, pfn: number): SeptEntry {
   return {
-    low: ((low & 0xfff) | ((pfn % 0x10_0000) << 12)) >>> 0,
+    low: ((low & 0xfff) | (offsetIn(pfn, 0x10_0000) << 12)) >>> 0,
     high: ((high & ~0xf_ffff) | Math.floor(pfn / 0x10_0000)) >>> 0,
   };
 }

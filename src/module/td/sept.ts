@@ -2,12 +2,11 @@
  * A secure EPT (module facts 7): the tree in the TD's private memory that maps its guest physical addresses. The
  * tables are real pages of the machine's memory under the TD's KeyID.
  */
-import { alignDown, PAGE_4K } from '../../abi/address.ts';
+import { alignDown, offsetIn, PAGE_4K } from '../../abi/address.ts';
 import { RCX, RDX, type Registers } from '../../abi/registers.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import { isMapped, type PageMapping, type PhysicalMemory } from '../../machine/memory.ts';
 import {
-  entryPfn,
   isLeafEntry,
   publicSeptState,
   SEPT_HIGH,
@@ -21,8 +20,11 @@ import {
 /** Levels of entries: the size each maps or covers. @public */
 export const SEPT_LEVEL = { PT_4K: 0, PD_2M: 1, PDPT_1G: 2, PML4: 3, PML5: 4 } as const;
 
+/** Entries of a table. */
+const ENTRIES = 512;
+
 /** Bytes that an entry of each level covers. @public */
-export const SEPT_LEVEL_SIZES: readonly number[] = [0, 1, 2, 3, 4].map((level) => PAGE_4K * 512 ** level);
+export const SEPT_LEVEL_SIZES: readonly number[] = [0, 1, 2, 3, 4].map((level) => PAGE_4K * ENTRIES ** level);
 
 /** Where a walk ended. `entry` is what the walk saw; `at` finds the entry itself. @public */
 export interface SeptPosition {
@@ -37,8 +39,8 @@ export class SecureEpt {
   readonly rootLevel: number;
   readonly #memory: PhysicalMemory;
   readonly #rootPfn: number;
-  /** Page numbers from here on carry a KeyID. */
-  readonly #pfnLimit: number;
+  /** Bits of an entry's high half that belong to the page number without its KeyID. */
+  readonly #pfnHigh: number;
   readonly #lastTables: { readonly pfn: number; readonly page: PageMapping }[];
 
   constructor(
@@ -52,7 +54,7 @@ export class SecureEpt {
     this.rootLevel = rootLevel;
     this.#memory = memory;
     this.#rootPfn = rootPfn;
-    this.#pfnLimit = 2 ** keyIdStartBit / PAGE_4K;
+    this.#pfnHigh = 2 ** (keyIdStartBit - 32) - 1;
     const root = { pfn: rootPfn, page: memory.map(rootPfn, keyId) };
     this.#lastTables = Array.from({ length: rootLevel + 1 }, () => root);
   }
@@ -61,7 +63,7 @@ export class SecureEpt {
   walk(gpa: number, level: number): SeptPosition {
     let pfn = this.#rootPfn;
     for (let current = this.rootLevel; ; current--) {
-      const index = Math.floor(gpa / SEPT_LEVEL_SIZES[current]!) % 512;
+      const index = offsetIn(Math.floor(gpa / SEPT_LEVEL_SIZES[current]!), ENTRIES);
       const at = this.#table(pfn, current) + 2 * index;
       const words = this.#memory.frames.words32;
       const low = words[at]!;
@@ -69,7 +71,7 @@ export class SecureEpt {
         return { level: current, at, entry: this.read(at) };
       }
       if (current === 0) throw new Error('secure EPT entry at the lowest level is neither leaf nor absent');
-      pfn = ((words[at + 1]! & 0xf_ffff) * 0x10_0000 + (low >>> 12)) % this.#pfnLimit;
+      pfn = this.#pfn(low, words[at + 1]!);
     }
   }
 
@@ -128,12 +130,16 @@ export class SecureEpt {
 
   /** The page number in an entry without its KeyID. */
   pfnOf(entry: SeptEntry): number {
-    return entryPfn(entry) % this.#pfnLimit;
+    return this.#pfn(entry.low, entry.high);
   }
 
   /** `pfn` with the TD's KeyID, as entries hold it. */
   withKeyId(pfn: number): number {
-    return pfn + this.keyId * this.#pfnLimit;
+    return pfn + this.keyId * (this.#pfnHigh + 1) * 0x10_0000;
+  }
+
+  #pfn(low: number, high: number): number {
+    return (high & this.#pfnHigh) * 0x10_0000 + (low >>> 12);
   }
 
   /** Physical address of the page that the leaf `entry` at `level` maps. */
@@ -143,7 +149,7 @@ export class SecureEpt {
 
   /** Physical address of `gpa` in the page that the leaf `entry` at `level` maps. */
   translate(entry: SeptEntry, level: number, gpa: number): number {
-    return this.pageAddress(entry, level) + (gpa % SEPT_LEVEL_SIZES[level]!);
+    return this.pageAddress(entry, level) + offsetIn(gpa, SEPT_LEVEL_SIZES[level]!);
   }
 
   /** Place of the first entry of the table `pfn`; entry `i` is `2 * i` further. */
@@ -174,7 +180,7 @@ function visibleEntry(ept: SecureEpt, entry: SeptEntry): SeptEntry {
   if (!isLeafEntry(entry)) return { low: entry.low & NON_LEAF_LOW, high: 0 };
   const pfn = ept.pfnOf(entry);
   return {
-    low: (entry.low & LEAF_LOW) | ((pfn % 0x10_0000) << 12),
+    low: (entry.low & LEAF_LOW) | (offsetIn(pfn, 0x10_0000) << 12),
     high: (entry.high & SEPT_HIGH.SVE) | Math.floor(pfn / 0x10_0000),
   };
 }

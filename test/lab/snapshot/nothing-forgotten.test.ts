@@ -72,6 +72,7 @@ const FIELDS_NOT_SAVED: Readonly<Record<string, string>> = {
   'TdxModule.release': 'found by its version',
   'TdxModule.leaves': 'follow from the release',
   'TdxModule.trustDomains': 'found again when asked for',
+  'TdxModule.measurements': 'saveSeamImages',
   'TdxModule.running': 'a host is not saved while a vCPU is entered',
   'TdxModule.guestRunner': 'not the module’s: whoever runs guests sets it again',
   'Cpu.lp': 'its place in the list of CPUs',
