@@ -15,7 +15,7 @@ function brokenBy({ sabotage, dynamicPamt = false, invariant }: Fault): Readonly
   const broken = new Set<string>();
   // An invariant of single calls is checked after each of them anyway.
   const checkStateEvery = CALL_INVARIANTS.some(({ name }) => name === invariant) ? 64 : 1;
-  fc.check(
+  const { errorInstance } = fc.check(
     fc.property(randomCommands(COMMANDS), (commands) => {
       try {
         play({ dynamicPamt, checkStateEvery, sabotage }, commands);
@@ -28,6 +28,7 @@ function brokenBy({ sabotage, dynamicPamt = false, invariant }: Fault): Readonly
     }),
     { numRuns: RUNS, endOnFailure: true },
   );
+  if (errorInstance instanceof Error && broken.size === 0) throw errorInstance;
   return broken;
 }
 
