@@ -10,6 +10,9 @@ export const BLOCK_PAGES = 1 << BLOCK_ORDER;
 
 const WORDS = BLOCK_PAGES / 32;
 const FIRST_CAPACITY = 64;
+/** log2 of the pages in a word. */
+const WORD_ORDER = 5;
+const FULL_WORD = 0xffff_ffff;
 
 /** Slots whose block has a free chunk of one order. */
 interface OrderIndex {
@@ -121,7 +124,7 @@ export class SplitBlocks {
       if (index.count === 0) continue;
       while (index.slots[index.hint] === 0) index.hint++;
       const bits = index.slots[index.hint]!;
-      const slot = index.hint * 32 + (31 - Math.clz32(bits & -bits));
+      const slot = index.hint * 32 + lowestBit(bits);
       return { block: this.#blockOf[slot]!, page: this.#chunkIn(slot, k) };
     }
     return undefined;
@@ -151,24 +154,14 @@ export class SplitBlocks {
     for (const [order, index] of saved.index.entries()) Object.assign(this.#index[order]!, index);
   }
 
+  /** The first maximal free chunk of `order` in a block that has one. */
   #chunkIn(slot: number, order: number): number {
-    const size = 1 << order;
-    for (let page = 0; page < BLOCK_PAGES; page += size) {
-      if (this.#chunkFree(slot, page, size) && !this.#chunkFree(slot, page ^ size, size)) return page;
+    if (order >= WORD_ORDER) return 32 * lowestBit(chunkStarts(this.#fullWords(slot), order - WORD_ORDER));
+    for (let word = 0; word < WORDS; word++) {
+      const starts = chunkStarts(this.#free[slot * WORDS + word]!, order);
+      if (starts !== 0) return 32 * word + lowestBit(starts);
     }
     throw new Error(`block ${this.#blockOf[slot]} claims a free chunk of order ${order} and has none`);
-  }
-
-  #chunkFree(slot: number, page: number, size: number): boolean {
-    const base = slot * WORDS;
-    if (size < 32) {
-      const mask = ((1 << size) - 1) << (page & 31);
-      return (this.#free[base + (page >>> 5)]! & mask) === mask;
-    }
-    for (let word = page >>> 5; word < (page + size) >>> 5; word++) {
-      if (this.#free[base + word] !== 0xffff_ffff) return false;
-    }
-    return true;
   }
 
   #bit(slot: number, page: number): boolean {
@@ -176,15 +169,20 @@ export class SplitBlocks {
   }
 
   #refreshOrders(slot: number): void {
-    let orders = 0;
-    let fullWords = 0;
+    let orders = chunkOrders(this.#fullWords(slot)) << WORD_ORDER;
     for (let word = 0; word < WORDS; word++) {
       const bits = this.#free[slot * WORDS + word]!;
-      if (bits === 0xffff_ffff) fullWords |= 1 << word;
-      else if (bits !== 0) orders |= chunkOrders(bits);
+      if (bits !== 0 && bits !== FULL_WORD) orders |= chunkOrders(bits);
     }
-    orders |= chunkOrders(fullWords) << 5;
     this.#setOrders(slot, orders);
+  }
+
+  /** One bit per word of a block whose pages are all free. */
+  #fullWords(slot: number): number {
+    let full = 0;
+    for (let word = 0; word < WORDS; word++)
+      if (this.#free[slot * WORDS + word] === FULL_WORD) full |= 1 << word;
+    return full;
   }
 
   #setOrders(slot: number, orders: number): void {
@@ -221,17 +219,36 @@ function resized<T extends Uint16Array | Uint32Array>(larger: T, old: T): T {
   return larger;
 }
 
+/** Number of the lowest bit that is set. */
+function lowestBit(bits: number): number {
+  return 31 - Math.clz32(bits & -bits);
+}
+
 /** Orders 0..4 that have a maximal aligned run of ones in a 32-bit word; bit 5 when the word is all ones. */
 function chunkOrders(word: number): number {
   let orders = 0;
   let runs = word;
   // At level k a set bit stands for a run of 2^k ones that starts at its position.
-  for (let k = 0, size = 1; k < 5; k++, size *= 2) {
-    const pairs = runs & (runs >>> size) & PAIR_STARTS[k]!;
-    if ((runs & ~(pairs | (pairs << size))) !== 0) orders |= 1 << k;
+  for (let k = 0; k < WORD_ORDER; k++) {
+    const pairs = pairsOf(runs, k);
+    if ((runs & ~(pairs | (pairs << (1 << k)))) !== 0) orders |= 1 << k;
     runs = pairs;
   }
-  return runs !== 0 ? orders | (1 << 5) : orders;
+  return runs !== 0 ? orders | (1 << WORD_ORDER) : orders;
+}
+
+/** Where the maximal aligned runs of 2^order ones in a word start, order 0..5. */
+function chunkStarts(word: number, order: number): number {
+  let runs = word;
+  for (let k = 0; k < order; k++) runs = pairsOf(runs, k);
+  if (order === WORD_ORDER) return runs;
+  const pairs = pairsOf(runs, order);
+  return runs & ~(pairs | (pairs << (1 << order)));
+}
+
+/** Of runs of 2^k ones those that start an aligned run of twice the length. */
+function pairsOf(runs: number, k: number): number {
+  return runs & (runs >>> (1 << k)) & PAIR_STARTS[k]!;
 }
 
 /** Positions where an aligned run of 2, 4, 8, 16 and 32 bits may start. */

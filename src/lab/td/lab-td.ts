@@ -12,6 +12,7 @@ import { type Cpu, firstOnlinePerPackage, onlineCpus } from '../../kernel/cpu.ts
 import type { HostKernel } from '../../kernel/host-kernel.ts';
 import { seamcall, setOperands } from '../../kernel/seamcall.ts';
 import type { TdxSysinfo } from '../../kernel/sysinfo.ts';
+import { PrivatePages } from './private-pages.ts';
 
 /** Page contents at a guest physical address, added before the TD is final. @public */
 export interface InitialPage {
@@ -54,8 +55,7 @@ export class LabTd {
   readonly keyId: number;
   readonly tdr: number;
   readonly vcpus: LabVcpu[] = [];
-  /** Private pages by GPA, with the memory behind them. */
-  readonly mapped = new Map<number, number>();
+  readonly mapped = new PrivatePages();
   readonly #tdcs: number[] = [];
   readonly #tables: number[] = [];
   /** Guest ranges that have a table: numbers of the ranges, by level. */
@@ -104,7 +104,7 @@ export class LabTd {
     this.#makeTables(page);
     const memory = this.#page();
     this.#must(TDH.memPageAug, page, this.tdr, memory);
-    this.mapped.set(page, memory);
+    this.mapped.add(page, memory);
   }
 
   /** Takes the page at `gpa` back: block, track, remove, write back. The TD's vCPUs must not be running. */
@@ -198,7 +198,7 @@ export class LabTd {
     this.#storePage(source, contents);
     const page = this.#page();
     this.#must(TDH.memPageAdd, gpa, this.tdr, page, source);
-    this.mapped.set(gpa, page);
+    this.mapped.add(gpa, page);
     if (!measured) return;
     for (let at = 0; at < PAGE_4K; at += EXTEND_BYTES) this.#must(TDH.mrExtend, gpa + at, this.tdr);
   }
