@@ -45,7 +45,7 @@ function comparePages(state: AbstractState, view: ModuleView, found: Differences
   }
   if (known === state.pages.size) return;
   for (const [address, { type, level }] of state.pages) {
-    if (view.pageAt(address, level) !== undefined) continue;
+    if (view.pageAt(address, level)?.type === type) continue;
     found.check(`page ${hex(address)}`, 'type', describePage(type, level), 'NDA');
   }
 }

@@ -1,6 +1,6 @@
 /** Invariants of the module's counters, keys and locks. */
 import { hex, PAGE_1G, PAGE_2M } from '../../abi/address.ts';
-import { LEVEL_1G, LEVEL_4K, PAGE_TYPE } from '../../abi/page-types.ts';
+import { LEVEL_1G, LEVEL_4K } from '../../abi/page-types.ts';
 import { HKID_STATE } from '../../module/kot.ts';
 import { HP_EXCLUSIVE, HP_READER } from '../../module/locks.ts';
 import { LIFECYCLE, NO_LP, TDCS, TDR, TDVPS } from '../../module/td/layout.ts';
@@ -10,17 +10,14 @@ import type { ModuleView } from './module-view.ts';
 
 /** A TD's CHLDCNT is the number of 4 KiB pages that the metadata name it the owner of. @public */
 export const childCountsBalance: StateInvariant = function* (_state, view) {
-  const owned = new Map<number, number>();
-  for (const { type, owner, level } of view.pages) {
-    if (type !== PAGE_TYPE.TDR) owned.set(owner, (owned.get(owner) ?? 0) + 512 ** level);
-  }
   for (const [tdr, { td }] of view.tds) {
     const count = td.tdr.n64(TDR.CHLDCNT);
-    const pages = owned.get(tdr) ?? 0;
-    owned.delete(tdr);
+    const pages = view.owned.get(tdr)?.children ?? 0;
     if (count !== pages) yield `TD ${hex(tdr)} counts ${count} child pages and owns ${pages}`;
   }
-  for (const [tdr, pages] of owned) yield `${pages} pages belong to ${hex(tdr)}, which is no TD`;
+  for (const { owner, children } of view.owned.values()) {
+    if (!view.tds.has(owner)) yield `${children} pages belong to ${hex(owner)}, which is no TD`;
+  }
 };
 
 /** A TD counts under each epoch's parity the vCPUs that were entered in it and are still in. @public */

@@ -1,6 +1,6 @@
 /** Invariants between page metadata, secure EPTs and the machine's memory. */
 import { CACHE_LINE, hex, PAGE_4K } from '../../abi/address.ts';
-import { LEVEL_4K, PAGE_TYPE } from '../../abi/page-types.ts';
+import { LEVEL_4K, PAGE_TYPE, type PageLevel } from '../../abi/page-types.ts';
 import { LIFECYCLE } from '../../module/td/layout.ts';
 import type { StateInvariant } from './invariant.ts';
 import type { ModuleView, TdView } from './module-view.ts';
@@ -27,13 +27,13 @@ export const pamtAndSecureEptAgree: StateInvariant = function* (_state, view) {
       for (const { key, leaf, level, page } of entries) {
         if (vm > 0 && leaf) continue;
         inTrees++;
-        const found = view.pageAt(page, leaf ? level : LEVEL_4K);
+        const found = view.pageAt(page, leaf ? (level as PageLevel) : LEVEL_4K);
         const type = leaf ? PAGE_TYPE.REG : PAGE_TYPE.EPT;
         if (found?.type === type && found.owner === td.tdr) continue;
         yield `${nameOf(td, vm, key)} leads to ${hex(page)}, which is not the TD's ${leaf ? 'page' : 'table'}`;
       }
     }
-    const owned = view.ownedInTrees(td.tdr);
+    const owned = view.owned.get(td.tdr)?.inTrees ?? 0;
     if (owned !== inTrees) yield `TD ${hex(td.tdr)} has ${inTrees} pages in its trees and owns ${owned}`;
   }
 };
@@ -42,35 +42,30 @@ function nameOf({ tdr }: TdView, vm: number, key: number): string {
   return `TD ${hex(tdr)} VM ${vm} GPA ${hex(key)}`;
 }
 
-/** An entry of a tree. */
-interface Place {
-  readonly td: TdView;
-  readonly vm: number;
-  readonly key: number;
-}
-
 /** A private page is mapped once: at one guest address of one TD. An L2 VM maps what its TD maps there. @public */
 export const privatePageIsMappedOnce: StateInvariant = function* (_state, view) {
-  const users = new Map<number, Place>();
+  const used = new Set<number>();
   for (const td of view.tds.values()) {
     if (!hasTrees(td)) continue;
-    const own = new Map(td.septs[0]!.entries.map((entry) => [entry.key, entry]));
     for (const { vm, entries } of td.septs) {
       for (const { key, leaf, page } of entries) {
-        if (vm > 0 && leaf) {
-          if (own.get(key)?.page !== page) yield `${nameOf(td, vm, key)} maps ${hex(page)}, its TD does not`;
-          continue;
-        }
-        const user = users.get(page);
-        if (user === undefined) users.set(page, { td, vm, key });
-        else {
-          const first = nameOf(user.td, user.vm, user.key);
-          yield `page ${hex(page)} is used by ${first} and by ${nameOf(td, vm, key)}`;
-        }
+        if (vm > 0 && leaf) continue;
+        if (used.has(page)) yield `${nameOf(td, vm, key)} leads to ${hex(page)}, as another entry does`;
+        used.add(page);
       }
     }
+    if (td.septs.length > 1) yield* foreignL2Pages(td);
   }
 };
+
+function* foreignL2Pages(td: TdView): Generator<string> {
+  const own = new Map(td.septs[0]!.entries.map(({ key, page }) => [key, page]));
+  for (const { vm, entries } of td.septs.slice(1)) {
+    for (const { key, leaf, page } of entries) {
+      if (leaf && own.get(key) !== page) yield `${nameOf(td, vm, key)} maps ${hex(page)}, its TD does not`;
+    }
+  }
+}
 
 /** The memory of a TD's pages is under its KeyID, that of a TDR under the module's; the host reads zeroes there. @public */
 export const privatePagesAreUnreadableByTheHost: StateInvariant = function* (state, view) {

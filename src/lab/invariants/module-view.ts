@@ -10,6 +10,7 @@ import {
   type PageType,
 } from '../../abi/page-types.ts';
 import type { PhysicalMemory } from '../../machine/memory.ts';
+import type { PamtEntry } from '../../module/pamt-block.ts';
 import type { ControlStructure } from '../../module/td/control-structure.ts';
 import { LIFECYCLE, TDCS, TDCS_PAGES_MIN, TDR } from '../../module/td/layout.ts';
 import { TrustDomain } from '../../module/td/trust-domain.ts';
@@ -30,6 +31,16 @@ export interface LockView {
   readonly address: number;
   readonly level: PageLevel;
   readonly word: number;
+}
+
+/** Pages that the metadata name the same owner of. @public */
+export interface OwnedPages {
+  /** Address of the owner's TDR. */
+  readonly owner: number;
+  /** In pages of 4 KiB. */
+  children: number;
+  /** Pages of types REG and EPT, a large one counted once. */
+  inTrees: number;
 }
 
 /** Columns of metadata entries. */
@@ -59,10 +70,7 @@ export class ModuleView {
   readonly pairedRanges: readonly number[];
   readonly locks: readonly LockView[];
   readonly #tds = new Map<number, TdView>();
-  /** Pages by address plus level. */
-  readonly #byKey = new Map<number, PageView>();
-  /** Number of pages and tables in its trees that each TD owns. */
-  readonly #ownedInTrees = new Map<number, number>();
+  readonly #owned = new Map<number, OwnedPages>();
 
   constructor(module: TdxModule) {
     this.module = module;
@@ -80,24 +88,35 @@ export class ModuleView {
     this.pages = pages;
     this.pairedRanges = pairedRanges;
     this.locks = locks;
-    for (const page of pages) {
-      const { address, level, type, owner } = page;
-      this.#byKey.set(address + level, page);
-      if (type === PAGE_TYPE.TDR) this.#tds.set(address, viewTd(module, address));
-      if (type === PAGE_TYPE.REG || type === PAGE_TYPE.EPT) {
-        this.#ownedInTrees.set(owner, this.ownedInTrees(owner) + 1);
+    let owned: OwnedPages | undefined;
+    for (const { address, level, type, owner } of pages) {
+      if (type === PAGE_TYPE.TDR) {
+        this.#tds.set(address, viewTd(module, address));
+        continue;
       }
+      // Neighbours mostly have the same owner.
+      if (owned?.owner !== owner) owned = this.#ownedBy(owner);
+      owned.children += 512 ** level;
+      if (type === PAGE_TYPE.REG || type === PAGE_TYPE.EPT) owned.inTrees++;
     }
   }
 
-  /** The page in use of this size at `address`. */
-  pageAt(address: number, level: number): PageView | undefined {
-    return this.#byKey.get(address + level);
+  #ownedBy(owner: number): OwnedPages {
+    const existing = this.#owned.get(owner);
+    if (existing !== undefined) return existing;
+    const owned = { owner, children: 0, inTrees: 0 };
+    this.#owned.set(owner, owned);
+    return owned;
   }
 
-  /** Pages of types REG and EPT, large ones counted once, that the TD owns. */
-  ownedInTrees(tdr: number): number {
-    return this.#ownedInTrees.get(tdr) ?? 0;
+  /** What each owner has, by the address of its TDR. */
+  get owned(): ReadonlyMap<number, Readonly<OwnedPages>> {
+    return this.#owned;
+  }
+
+  /** The metadata entry of the page of this size at `address`; undefined outside the TDMRs. */
+  pageAt(address: number, level: PageLevel): PamtEntry | undefined {
+    return this.module.pamt.block(address)?.entry(address, level);
   }
 
   get memory(): PhysicalMemory {
