@@ -10,8 +10,8 @@ import { type CpuidTable, cpuidKeys } from './platform.ts';
 const NO_CPUID: CpuidResult = [0, 0, 0, 0];
 /** Topology leaves: they echo the subleaf in ECX and give the LP's own x2APIC id in EDX. */
 const TOPOLOGY_LEAVES: ReadonlySet<number> = new Set([0xb, 0x1f]);
-/** CPUID leaf of the time-stamp counter: ratio to the crystal clock and its frequency. */
-const TSC_LEAF = 0x15;
+/** CPUID 0x15, the time-stamp counter: ratio to the crystal clock and its frequency. */
+const TSC_KEYS = cpuidKeys(0x15, 0);
 const NS_PER_SECOND = 1_000_000_000n;
 
 /** @public */
@@ -57,10 +57,7 @@ export class LogicalProcessor {
   }
 
   cpuid(leaf: number, subleaf = 0): CpuidResult {
-    const [exact, any] = cpuidKeys(leaf, subleaf);
-    const table = this.machine.cpuid;
-    const own = this.cpuidOverrides;
-    const found = own.get(exact) ?? own.get(any) ?? table.get(exact) ?? table.get(any);
+    const found = this.#cpuidEntry(cpuidKeys(leaf, subleaf));
     if (TOPOLOGY_LEAVES.has(leaf)) {
       const [eax, ebx, ecx] = found ?? [0, 0, subleaf];
       return [eax, ebx, ecx, this.apicId];
@@ -91,9 +88,15 @@ export class LogicalProcessor {
   /** RDTSC. */
   rdtsc(): bigint {
     if (this.fixedTsc !== null) return this.fixedTsc;
-    const [denominator, numerator, crystalHz] = this.cpuid(TSC_LEAF);
+    const [denominator, numerator, crystalHz] = this.#cpuidEntry(TSC_KEYS) ?? NO_CPUID;
     const ticksPerSecond = (BigInt(crystalHz) * BigInt(numerator)) / BigInt(denominator || 1);
     return (BigInt(Math.floor(this.machine.clock.nowNs)) * ticksPerSecond) / NS_PER_SECOND;
+  }
+
+  #cpuidEntry([exact, any]: ReturnType<typeof cpuidKeys>): CpuidResult | undefined {
+    const table = this.machine.cpuid;
+    const own = this.cpuidOverrides;
+    return own.get(exact) ?? own.get(any) ?? table.get(exact) ?? table.get(any);
   }
 
   /** A load by host software. Throws MachineCheck. */

@@ -19,7 +19,11 @@ import {
   type GuestFlow,
   type GuestScript,
 } from './flow.ts';
+import { RegisterSnapshots } from './register-snapshots.ts';
 
+const REGISTER_NUMBERS = Object.fromEntries(REGISTER_NAMES.map((name, i) => [name, i])) as Readonly<
+  Record<RegisterName, number>
+>;
 const EVENT_VALID = 0x8000_0000;
 const EVENT_HAS_ERROR_CODE = 1 << 11;
 /** A guest that has set itself up: 64-bit code segment, paging, long mode active. */
@@ -43,6 +47,7 @@ interface Guest {
 export class ScriptedGuests implements GuestRunner {
   readonly #scripts = new Map<number, GuestScript>();
   readonly #guests = new Map<number, Guest>();
+  readonly #snapshots = new RegisterSnapshots();
 
   /** Gives the vCPU whose TDVPR is at `address` its script. */
   set(address: number, script: GuestScript): void {
@@ -92,7 +97,7 @@ export class ScriptedGuests implements GuestRunner {
     const event = takeEvent(vcpu);
     const { pending } = guest;
     if (event === null && pending !== null && isToBeRepeated(pending, vcpu)) return pending.action;
-    const answer = guest.answer ?? vcpu.regs.q.slice();
+    const answer = guest.answer ?? this.#snapshots.take(vcpu.regs.q);
     guest.answer = null;
     if (guest.done) return haltAction();
     // The script's handler of a fault returns behind the instruction.
@@ -140,10 +145,11 @@ function advance({ vmcs }: RunningVcpu, action: GuestAction): void {
 function perform(vcpu: RunningVcpu, action: GuestAction): VmExit | { readonly answer: GuestAnswer } {
   if (action.kind === 'read') return readMemory(vcpu, action.gpa, action.lengthBytes);
   if (action.kind === 'write') return writeMemory(vcpu, action.gpa, action.bytes);
-  for (const [name, value] of Object.entries(action.registers ?? {})) {
-    vcpu.regs.q[REGISTER_NAMES.indexOf(name as RegisterName)] = value;
+  const { registers } = action;
+  for (const name in registers) {
+    vcpu.regs.q[REGISTER_NUMBERS[name as RegisterName]] = registers[name as RegisterName]!;
   }
-  const exit = vmExit(action.reason, action.lengthBytes, { qualification: action.qualification ?? 0n });
+  const exit = vmExit(action.reason, action.lengthBytes, action.qualification ?? 0n);
   if (isIntercepted(vcpu, exit)) return exit;
   return { answer: vcpu.regs.q.slice() };
 }
@@ -185,24 +191,20 @@ function* pageParts(gpa: number, length: number): Generator<{ at: number; size: 
 }
 
 function eptViolation(gpa: number, access: bigint): VmExit {
-  return vmExit(EXIT.EPT_VIOLATION, ACCESS_LENGTH, {
-    qualification: access | QUALIFICATION.linear,
-    physicalAddress: BigInt(gpa),
-    linearAddress: BigInt(gpa),
-  });
+  return vmExit(EXIT.EPT_VIOLATION, ACCESS_LENGTH, access | QUALIFICATION.linear, BigInt(gpa));
 }
 
-function vmExit(reason: number, instructionLength: number, more: Partial<VmExit>): VmExit {
+/** Scripts run without paging: linear addresses are guest physical ones. */
+function vmExit(reason: number, instructionLength: number, qualification: bigint, address = 0n): VmExit {
   return {
     reason,
-    qualification: 0n,
-    linearAddress: 0n,
-    physicalAddress: 0n,
+    qualification,
+    linearAddress: address,
+    physicalAddress: address,
     interruptionInfo: 0,
     errorCode: 0,
     instructionLength,
     instructionInfo: 0,
     idtVectoringInfo: 0,
-    ...more,
   };
 }

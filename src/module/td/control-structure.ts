@@ -75,13 +75,17 @@ export class ControlStructure {
 
   /** A 64-bit field that is known to stay below 2^53: addresses, counts. */
   n64(offset: number): number {
-    return this.u32(offset + 4) * TWO_32 + this.u32(offset);
+    const at = this.#at(offset);
+    const { view } = this.#frames;
+    return view.getUint32(at + 4, true) * TWO_32 + view.getUint32(at, true);
   }
 
   setN64(offset: number, value: number): void {
+    const at = this.#at(offset);
+    const { view } = this.#frames;
     // Storing keeps the low 32 bits.
-    this.setU32(offset, value);
-    this.setU32(offset + 4, value / TWO_32);
+    view.setUint32(at, value, true);
+    view.setUint32(at + 4, value / TWO_32, true);
   }
 
   /** The `bytes` bytes at `offset` as a number: 1, 2, 4 or 8. */
