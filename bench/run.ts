@@ -83,7 +83,36 @@ function sysRd(): Row[] {
   ];
 }
 
-const rows: Row[] = [...bringUp(2, 2, 2, 250), ...bringUp(16, 8, 20, 600), planOfManyEntries(), ...sysRd()];
+function trustDomains(): Row[] {
+  const { buildMs = 0, hashMs = 0 } = child('td-build.ts');
+  const { augPerSecond = 0, acceptPerSecond = 0, stateMib = 0 } = child('augment.ts');
+  const few = child('many-tds.ts', '100');
+  const many = child('many-tds.ts', '500');
+  return [
+    {
+      what: 'TD of 512 measured pages / bare SHA-384',
+      measured: buildMs / hashMs,
+      unit: 'x',
+      limit: ['<=', 1.5],
+    },
+    { what: 'MEM.PAGE.AUG of 1 GiB', measured: augPerSecond, unit: 'pages/s', limit: ['>=', 400_000] },
+    { what: 'MEM.PAGE.ACCEPT of 1 GiB', measured: acceptPerSecond, unit: 'pages/s', limit: ['>=', 400_000] },
+    { what: 'memory for that beside contents', measured: stateMib, unit: 'MiB', limit: ['<=', 40] },
+    {
+      what: '500 TDs of 4 vCPUs: time each / of 100 TDs',
+      measured: (many.perTdMs ?? 0) / (few.perTdMs ?? 1),
+      unit: 'x',
+    },
+  ];
+}
+
+const rows: Row[] = [
+  ...bringUp(2, 2, 2, 250),
+  ...bringUp(16, 8, 20, 600),
+  planOfManyEntries(),
+  ...sysRd(),
+  ...trustDomains(),
+];
 for (const { what, measured, unit, limit } of rows) {
   const figure = measured >= 1000 ? Math.round(measured).toLocaleString('en-US') : measured.toFixed(2);
   const met =
