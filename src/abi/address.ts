@@ -49,6 +49,11 @@ export function pfnOf(address: number): number {
   return Math.floor(address / PAGE_4K);
 }
 
+/** Number of the 1 GiB block of an address. @public */
+export function index1g(address: number): number {
+  return Math.floor(address / PAGE_1G);
+}
+
 /** Number of the 2 MiB range of an address within its 1 GiB block. @public */
 export function index2m(address: number): number {
   return offsetIn(address, PAGE_1G) >>> 21;

@@ -169,11 +169,14 @@ export class SplitBlocks {
   }
 
   #refreshOrders(slot: number): void {
-    let orders = chunkOrders(this.#fullWords(slot)) << WORD_ORDER;
+    let orders = 0;
+    let full = 0;
     for (let word = 0; word < WORDS; word++) {
       const bits = this.#free[slot * WORDS + word]!;
-      if (bits !== 0 && bits !== FULL_WORD) orders |= chunkOrders(bits);
+      if (bits === FULL_WORD) full |= 1 << word;
+      else if (bits !== 0) orders |= chunkOrders(bits);
     }
+    orders |= chunkOrders(full) << WORD_ORDER;
     this.#setOrders(slot, orders);
   }
 

@@ -63,13 +63,21 @@ export const HP_READER = 4;
  * @public
  */
 export function tryHpLock(words: Uint16Array, index: number, mode: LockMode, guest = false): bigint {
+  return mode === 'shared' ? tryHpShared(words, index, guest) : tryHpExclusive(words, index, guest);
+}
+
+/** `tryHpLock` of mode shared. @public */
+export function tryHpShared(words: Uint16Array, index: number, guest: boolean): bigint {
   const word = words[index]!;
-  if (mode === 'shared') {
-    if (guest && (word & HP_HOST_PRIORITY) !== 0) return STATUS.TDX_OPERAND_BUSY_HOST_PRIORITY;
-    if ((word & HP_EXCLUSIVE) !== 0) return busy(words, index, guest);
-    words[index] = (word & ~HP_HOST_PRIORITY) + HP_READER;
-    return STATUS.TDX_SUCCESS;
-  }
+  if (guest && (word & HP_HOST_PRIORITY) !== 0) return STATUS.TDX_OPERAND_BUSY_HOST_PRIORITY;
+  if ((word & HP_EXCLUSIVE) !== 0) return busy(words, index, guest);
+  words[index] = (word & ~HP_HOST_PRIORITY) + HP_READER;
+  return STATUS.TDX_SUCCESS;
+}
+
+/** `tryHpLock` of mode exclusive. @public */
+export function tryHpExclusive(words: Uint16Array, index: number, guest: boolean): bigint {
+  const word = words[index]!;
   if (guest && word === HP_HOST_PRIORITY) return STATUS.TDX_OPERAND_BUSY_HOST_PRIORITY;
   if ((word & ~HP_HOST_PRIORITY) !== 0) return busy(words, index, guest);
   words[index] = HP_EXCLUSIVE;
@@ -85,12 +93,26 @@ export function promoteHpLock(words: Uint16Array, index: number): bigint {
 
 /** Releases a hold of `mode`; a host's claim made meanwhile stays. @public */
 export function releaseHpLock(words: Uint16Array, index: number, mode: LockMode): void {
+  if (mode === 'shared') releaseHpShared(words, index);
+  else releaseHpExclusive(words, index);
+}
+
+/** `releaseHpLock` of mode shared. @public */
+export function releaseHpShared(words: Uint16Array, index: number): void {
   const word = words[index]!;
-  const exclusive = (word & HP_EXCLUSIVE) !== 0;
-  if (exclusive !== (mode === 'exclusive') || (!exclusive && word < HP_READER)) {
-    throw new Error('host-priority lock released without being held');
-  }
-  words[index] = exclusive ? word & HP_HOST_PRIORITY : word - HP_READER;
+  if ((word & HP_EXCLUSIVE) !== 0 || word < HP_READER) throw notHeld();
+  words[index] = word - HP_READER;
+}
+
+/** `releaseHpLock` of mode exclusive. @public */
+export function releaseHpExclusive(words: Uint16Array, index: number): void {
+  const word = words[index]!;
+  if ((word & HP_EXCLUSIVE) === 0) throw notHeld();
+  words[index] = word & HP_HOST_PRIORITY;
+}
+
+function notHeld(): Error {
+  return new Error('host-priority lock released without being held');
 }
 
 function busy(words: Uint16Array, index: number, guest: boolean): bigint {

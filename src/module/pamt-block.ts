@@ -4,7 +4,14 @@
  */
 import { index2m, index4k, PAGE_1G, PAGE_2M, PAGE_4K, pfnOf } from '../abi/address.ts';
 import { LEVEL_1G, LEVEL_2M, LEVEL_4K, PAGE_TYPE, type PageLevel, type PageType } from '../abi/page-types.ts';
-import { type LockMode, promoteHpLock, releaseHpLock, tryHpLock } from './locks.ts';
+import {
+  type LockMode,
+  promoteHpLock,
+  releaseHpLock,
+  releaseHpShared,
+  tryHpLock,
+  tryHpShared,
+} from './locks.ts';
 import type { Tdmr } from './tdmr-table.ts';
 
 /** Bytes of one entry. @public */
@@ -89,6 +96,11 @@ export class PamtEntry {
     return tryHpLock(this.#table.locks, this.#index, mode, guest);
   }
 
+  /** `tryLock` of mode shared. */
+  tryShared(guest = false): bigint {
+    return tryHpShared(this.#table.locks, this.#index, guest);
+  }
+
   /** Makes the caller's shared lock exclusive: TDX_SUCCESS or TDX_OPERAND_BUSY. */
   promoteLock(): bigint {
     return promoteHpLock(this.#table.locks, this.#index);
@@ -96,6 +108,10 @@ export class PamtEntry {
 
   unlock(mode: LockMode): void {
     releaseHpLock(this.#table.locks, this.#index, mode);
+  }
+
+  unlockShared(): void {
+    releaseHpShared(this.#table.locks, this.#index);
   }
 
   /** The raw lock word, for fault injection. */
@@ -143,7 +159,7 @@ export class PamtBlock {
   readonly tdmr: Tdmr;
   readonly #dynamic: boolean;
   readonly #table1g = new EntryTable(1);
-  readonly #entry1g = new PamtEntry(this.#table1g, 0);
+  readonly entry1g = new PamtEntry(this.#table1g, 0);
   readonly #table2m = new EntryTable(PAMT_CHILDREN);
   readonly #entries2m: (PamtEntry | undefined)[] = new Array(PAMT_CHILDREN);
   readonly #entries4k: (EntryTable | undefined)[] = new Array(PAMT_CHILDREN);
@@ -163,8 +179,22 @@ export class PamtBlock {
 
   /** The entry of the page at `address` at `level`. */
   entry(address: number, level: PageLevel): PamtEntry {
-    if (level === LEVEL_1G) return this.#entry1g;
-    if (level === LEVEL_2M) return this.#entry2m(index2m(address));
+    if (level === LEVEL_1G) return this.entry1g;
+    return level === LEVEL_2M ? this.entry2m(address) : this.entry4k(address);
+  }
+
+  /** The entry of the 2 MiB range at `address`. */
+  entry2m(address: number): PamtEntry {
+    const index = index2m(address);
+    const existing = this.#entries2m[index];
+    if (existing !== undefined) return existing;
+    const entry = new PamtEntry(this.#table2m, index);
+    this.#entries2m[index] = entry;
+    return entry;
+  }
+
+  /** The entry of the 4 KiB page at `address`. */
+  entry4k(address: number): PamtEntry {
     return new PamtEntry(this.#table4k(index2m(address)), index4k(address));
   }
 
@@ -220,14 +250,6 @@ export class PamtBlock {
   setLent(address: number, lent: boolean): void {
     const flags = this.#lentFlags(index2m(address));
     flags[index4k(address)] = lent ? 1 : 0;
-  }
-
-  #entry2m(index: number): PamtEntry {
-    const existing = this.#entries2m[index];
-    if (existing !== undefined) return existing;
-    const entry = new PamtEntry(this.#table2m, index);
-    this.#entries2m[index] = entry;
-    return entry;
   }
 
   /**

@@ -43,8 +43,8 @@ export class PamtWalk {
 
   release(): void {
     this.entry.unlock(this.#mode);
-    this.parent?.unlock('shared');
-    this.#grandparent?.unlock('shared');
+    this.parent?.unlockShared();
+    this.#grandparent?.unlockShared();
   }
 }
 
@@ -58,28 +58,28 @@ export function walkPamt(
   address: number,
   { mode, level = LEVEL_4K, guest = false }: WalkTarget,
 ): PamtWalk | bigint {
-  const entry1g = block.entry(address, LEVEL_1G);
-  const locked1g = entry1g.tryLock('shared', guest);
+  const { entry1g } = block;
+  const locked1g = entry1g.tryShared(guest);
   if (locked1g !== STATUS.TDX_SUCCESS) return locked1g;
   if (level === LEVEL_1G || entry1g.type !== block.nodeType(LEVEL_1G)) {
     const status = mode === 'exclusive' ? entry1g.promoteLock() : STATUS.TDX_SUCCESS;
     if (status === STATUS.TDX_SUCCESS) return new PamtWalk(block, LEVEL_1G, entry1g, mode);
-    entry1g.unlock('shared');
+    entry1g.unlockShared();
     return status;
   }
-  const entry2m = block.entry(address, LEVEL_2M);
-  let status = entry2m.tryLock('shared', guest);
+  const entry2m = block.entry2m(address);
+  let status = entry2m.tryShared(guest);
   if (status === STATUS.TDX_SUCCESS) {
     if (level === LEVEL_2M || entry2m.type !== block.nodeType(LEVEL_2M)) {
       if (mode === 'exclusive') status = entry2m.promoteLock();
       if (status === STATUS.TDX_SUCCESS) return new PamtWalk(block, LEVEL_2M, entry2m, mode, entry1g);
     } else {
-      const entry = block.entry(address, LEVEL_4K);
+      const entry = block.entry4k(address);
       status = entry.tryLock(mode, guest);
       if (status === STATUS.TDX_SUCCESS) return new PamtWalk(block, LEVEL_4K, entry, mode, entry1g, entry2m);
     }
-    entry2m.unlock('shared');
+    entry2m.unlockShared();
   }
-  entry1g.unlock('shared');
+  entry1g.unlockShared();
   return status;
 }

@@ -5,7 +5,7 @@
  * Entries are kept beside the simulated memory rather than in it, by the 1 GiB block they describe. They belong
  * to the machine's memory all the same: they outlive the module image, and an update finds them as they were.
  */
-import { alignDown, alignUp, PAGE_1G, PAGE_2M, PAGE_4K } from '../abi/address.ts';
+import { alignUp, index1g, PAGE_1G, PAGE_2M, PAGE_4K } from '../abi/address.ts';
 import { LEVEL_4K, type PageLevel } from '../abi/page-types.ts';
 import { MachineCheck } from '../machine/exceptions.ts';
 import type { PhysicalMemory } from '../machine/memory.ts';
@@ -38,6 +38,8 @@ export class Pamt {
   /** The module's own KeyID, which owns the memory that holds the table. */
   readonly #keyId: number;
   readonly #blocks: Map<number, PamtBlock>;
+  /** Blocks that were found in the TDMRs, by number: what is initialised stays so. */
+  readonly #usable: (PamtBlock | undefined)[];
 
   constructor(memory: PhysicalMemory, tdmrs: readonly Tdmr[], keyId: number, dynamic: boolean) {
     this.tdmrs = tdmrs;
@@ -45,6 +47,7 @@ export class Pamt {
     this.#memory = memory;
     this.#keyId = keyId;
     this.#blocks = blocksOf(memory);
+    this.#usable = new Array(index1g(tdmrs.at(-1)?.end ?? 0));
   }
 
   /** The next step of a TDMR's initialisation: a fixed number of entries from `nextToInit` on. */
@@ -65,13 +68,16 @@ export class Pamt {
 
   /** The block of the page at `address`, or undefined outside the initialised part of the TDMRs. */
   block(address: number): PamtBlock | undefined {
+    return this.#usable[index1g(address)] ?? this.#findBlock(address);
+  }
+
+  #findBlock(address: number): PamtBlock | undefined {
     const tdmr = this.#usableTdmr(address);
     if (tdmr === undefined) return undefined;
-    const base = alignDown(address, PAGE_1G);
-    const existing = this.#blocks.get(base / PAGE_1G);
-    if (existing !== undefined) return existing;
-    const block = new PamtBlock(base, tdmr, this.dynamic);
-    this.#blocks.set(base / PAGE_1G, block);
+    const index = index1g(address);
+    const block = this.#blocks.get(index) ?? new PamtBlock(index * PAGE_1G, tdmr, this.dynamic);
+    this.#blocks.set(index, block);
+    this.#usable[index] = block;
     return block;
   }
 

@@ -243,10 +243,8 @@ export class LabTd {
 
   /** Fills a page of the host, with zeroes behind `contents`, for the module to read. */
   #storePage(page: number, contents: Uint8Array): void {
-    const bytes = new Uint8Array(PAGE_4K);
-    bytes.set(contents);
     const { lp } = this.#cpu;
-    lp.store(page, bytes);
+    lp.store(page, contents.length === PAGE_4K ? contents : padded(contents));
     lp.clflushPage(page);
   }
 
@@ -268,6 +266,13 @@ export class LabTd {
     setOperands(cpu, rcx, rdx, r8, r9);
     return seamcall(cpu, leaf);
   }
+}
+
+/** A page that begins with `contents`. */
+function padded(contents: Uint8Array): Uint8Array {
+  const page = new Uint8Array(PAGE_4K);
+  page.set(contents);
+  return page;
 }
 
 function expectSuccess(leaf: number, status: bigint): void {

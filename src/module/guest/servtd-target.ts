@@ -7,7 +7,7 @@ import { R8, R9, R10, R11, R12, R13, RAX, RCX, RDX } from '../../abi/registers.t
 import { STATUS_NAME_MASK, withOperand } from '../../abi/status.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import type { ControlStructure } from '../td/control-structure.ts';
-import { type Held, holding } from '../td/held.ts';
+import { type Held, holding, lockField } from '../td/held.ts';
 import { TDCS, TDR } from '../td/layout.ts';
 import { answerRead, answerWrite } from '../td/metadata.ts';
 import { isGuestLeafAllowed } from '../td/op-state.ts';
@@ -116,18 +116,12 @@ function lockTarget(held: Held, { module }: RunningVcpu, address: bigint): Trust
 function enterTarget(held: Held, target: TrustDomain, leaf: number): bigint {
   const built = checkBuildState(target);
   if (built !== STATUS.TDX_SUCCESS) return built;
-  const locked = lockField(held, target.tdcs, TDCS.OP_STATE_LOCK);
+  const locked = lockField(held, target.tdcs, TDCS.OP_STATE_LOCK, 'shared', true);
   if (locked !== STATUS.TDX_SUCCESS) return withOperand(locked, OPERAND.OP_STATE);
   const state = target.tdcs.u32(TDCS.OP_STATE);
   return isGuestLeafAllowed(leaf, state)
     ? STATUS.TDX_SUCCESS
     : withOperand(STATUS.TDX_OP_STATE_INCORRECT, state);
-}
-
-function lockField(held: Held, tdcs: ControlStructure, offset: number): bigint {
-  const status = tdcs.tryLock(offset, 'shared', true);
-  if (status === STATUS.TDX_SUCCESS) held.add({ release: () => tdcs.unlock(offset, 'shared') });
-  return status;
 }
 
 /** The target must be the TD that the caller means; one that was imported since tells its new UUID. */

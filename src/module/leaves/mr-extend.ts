@@ -6,7 +6,7 @@ import { withOperand } from '../../abi/status.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import type { LogicalProcessor } from '../../machine/lp.ts';
 import type { Leaf } from '../leaf.ts';
-import { gpaFrom, isGpaValid } from '../td/gpa.ts';
+import { gpaFrom } from '../td/gpa.ts';
 import { type Held, locking } from '../td/held.ts';
 import { EXTEND_CHUNK, isMeasurementCompatible, runningMeasurement } from '../td/measurement.ts';
 import { enterOpState, lockTdr } from '../td/operands.ts';
@@ -27,10 +27,10 @@ function run(module: TdxModule, lp: LogicalProcessor, held: Held): bigint {
   if (typeof td === 'bigint') return td;
   const entered = enterOpState(held, td, TDH.mrExtend);
   if (entered !== STATUS.TDX_SUCCESS) return entered;
-  if (!isAligned || gpa === undefined || !isGpaValid(td.tdcs, gpa, true)) {
+  const ept = td.sept();
+  if (!isAligned || gpa === undefined || gpa >= ept.gpaLimit) {
     return withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.RCX);
   }
-  const ept = td.sept();
   const position = ept.walk(gpa, SEPT_LEVEL.PT_4K);
   const { entry, level } = position;
   if (!isLeafEntry(entry) || (entry.low & SEPT_LOW.RWX) === 0) {

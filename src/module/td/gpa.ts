@@ -6,7 +6,7 @@ import { withOperand } from '../../abi/status.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import type { LockMode } from '../locks.ts';
 import type { ControlStructure } from './control-structure.ts';
-import type { Held } from './held.ts';
+import { type Held, lockField } from './held.ts';
 import { TDCS } from './layout.ts';
 import { putSeptDetails, SEPT_LEVEL_SIZES, type SecureEpt, type SeptPosition } from './sept.ts';
 import type { TrustDomain } from './trust-domain.ts';
@@ -19,6 +19,7 @@ const LEVEL_MASK = 0b111;
 const RESERVED_LOW = 0xff8;
 const RESERVED_HIGH = 0x10_0000;
 const OPERAND_INVALID_RCX = withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.RCX);
+const SEPT_TREE_BUSY = withOperand(STATUS.TDX_OPERAND_BUSY, OPERAND.SEPT_TREE);
 const WALK_FAILED_RCX = withOperand(STATUS.TDX_EPT_WALK_FAILED, OPERAND.RCX);
 
 /** A guest page: its address and the level of the entry meant. @public */
@@ -53,8 +54,8 @@ export function isSharedGpa(tdcs: ControlStructure, gpa: number): boolean {
 
 const POWERS_OF_TWO: readonly number[] = Array.from({ length: MAX_PA + 1 }, (_, i) => 2 ** i);
 
-/** End of the TD's private guest physical addresses. */
-function privateGpaLimit(tdcs: ControlStructure): number {
+/** End of the TD's private guest physical addresses. @public */
+export function privateGpaLimit(tdcs: ControlStructure): number {
   return POWERS_OF_TWO[Math.min(tdcs.u8(TDCS.VIRT_MAXPA) || MAX_PA, gpaWidth(tdcs) - 1)]!;
 }
 
@@ -81,11 +82,8 @@ export interface LocatedEntry extends SeptPosition {
 
 /** Takes the TD's secure EPT tree lock. TDX_SUCCESS or TDX_OPERAND_BUSY. @public */
 export function lockSeptTree(held: Held, td: TrustDomain, mode: LockMode): bigint {
-  const { tdcs } = td;
-  const status = tdcs.tryLock(TDCS.SEPT_TREE_LOCK, mode);
-  if (status !== STATUS.TDX_SUCCESS) return withOperand(STATUS.TDX_OPERAND_BUSY, OPERAND.SEPT_TREE);
-  held.add({ release: () => tdcs.unlock(TDCS.SEPT_TREE_LOCK, mode) });
-  return STATUS.TDX_SUCCESS;
+  const status = lockField(held, td.tdcs, TDCS.SEPT_TREE_LOCK, mode);
+  return status === STATUS.TDX_SUCCESS ? status : SEPT_TREE_BUSY;
 }
 
 /**
@@ -100,12 +98,12 @@ export function locateEntry(
   { gpa, level }: GpaOperand,
   tree?: LockMode,
 ): LocatedEntry | bigint {
-  if (!isGpaValid(td.tdcs, gpa, true)) return OPERAND_INVALID_RCX;
+  const ept = td.sept();
+  if (gpa >= ept.gpaLimit) return OPERAND_INVALID_RCX;
   if (tree !== undefined) {
     const locked = lockSeptTree(held, td, tree);
     if (locked !== STATUS.TDX_SUCCESS) return locked;
   }
-  const ept = td.sept();
   const position = ept.walk(gpa, level);
   if (position.level !== level) {
     putSeptDetails(regs, ept, position);

@@ -16,7 +16,7 @@ import type { LockMode } from '../locks.ts';
 import type { PamtWalk } from '../pamt-walk.ts';
 import type { PlatformSnapshot } from '../platform.ts';
 import type { TdxModule } from '../tdx-module.ts';
-import type { Held } from './held.ts';
+import { type Held, lockField } from './held.ts';
 import { LIFECYCLE, TDCS, TDCS_PAGES_MIN, TDR } from './layout.ts';
 import { isHostLeafAllowed } from './op-state.ts';
 import { type TrustDomain, trustDomainAt } from './trust-domain.ts';
@@ -202,9 +202,8 @@ export function enterOpState(
   if (built !== STATUS.TDX_SUCCESS) return built;
   const { tdcs } = td;
   if (mode !== undefined) {
-    const locked = tdcs.tryLock(TDCS.OP_STATE_LOCK, mode);
+    const locked = lockField(held, tdcs, TDCS.OP_STATE_LOCK, mode);
     if (locked !== STATUS.TDX_SUCCESS) return withOperand(locked, OPERAND.OP_STATE);
-    held.add({ release: () => tdcs.unlock(TDCS.OP_STATE_LOCK, mode) });
   }
   const state = tdcs.u32(TDCS.OP_STATE);
   return isAllowed(leaf, state) ? STATUS.TDX_SUCCESS : withOperand(STATUS.TDX_OP_STATE_INCORRECT, state);

@@ -2,7 +2,7 @@
  * A secure EPT (module facts 7): the tree in the TD's private memory that maps its guest physical addresses. The
  * tables are real pages of the machine's memory under the TD's KeyID.
  */
-import { alignDown, offsetIn, PAGE_4K } from '../../abi/address.ts';
+import { alignDown, offsetIn, PAGE_4K, pfnOf } from '../../abi/address.ts';
 import { RCX, RDX, type Registers } from '../../abi/registers.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import { isMapped, type PageMapping, type PhysicalMemory } from '../../machine/memory.ts';
@@ -22,6 +22,8 @@ export const SEPT_LEVEL = { PT_4K: 0, PD_2M: 1, PDPT_1G: 2, PML4: 3, PML5: 4 } a
 
 /** Entries of a table. */
 const ENTRIES = 512;
+/** Pages below an entry of level 3: the indexes of levels 0 to 2 in 27 bits. */
+const LOWER_PAGES = ENTRIES ** 3;
 
 /** Bytes that an entry of each level covers. @public */
 export const SEPT_LEVEL_SIZES: readonly number[] = [0, 1, 2, 3, 4].map((level) => PAGE_4K * ENTRIES ** level);
@@ -37,6 +39,8 @@ export interface SeptPosition {
 export class SecureEpt {
   readonly keyId: number;
   readonly rootLevel: number;
+  /** End of the TD's private guest physical addresses. */
+  readonly gpaLimit: number;
   readonly #memory: PhysicalMemory;
   readonly #rootPfn: number;
   /** Bits of an entry's high half that belong to the page number without its KeyID. */
@@ -49,9 +53,11 @@ export class SecureEpt {
     keyIdStartBit: number,
     rootPfn: number,
     rootLevel: number,
+    gpaLimit: number,
   ) {
     this.keyId = keyId;
     this.rootLevel = rootLevel;
+    this.gpaLimit = gpaLimit;
     this.#memory = memory;
     this.#rootPfn = rootPfn;
     this.#pfnHigh = 2 ** (keyIdStartBit - 32) - 1;
@@ -62,9 +68,13 @@ export class SecureEpt {
   /** Walks down to the entry of `gpa` at `level`, or to where the way ends: an entry not present, or a leaf. */
   walk(gpa: number, level: number): SeptPosition {
     let pfn = this.#rootPfn;
+    // The index of a level is nine bits of the page number, which has more bits than integers do.
+    const page = pfnOf(gpa);
+    const lower = offsetIn(page, LOWER_PAGES);
+    const upper = Math.floor(page / LOWER_PAGES);
     for (let current = this.rootLevel; ; current--) {
-      const index = offsetIn(Math.floor(gpa / SEPT_LEVEL_SIZES[current]!), ENTRIES);
-      const at = this.#table(pfn, current) + 2 * index;
+      const index = current <= SEPT_LEVEL.PDPT_1G ? lower >>> (9 * current) : upper >>> (9 * current - 27);
+      const at = this.#table(pfn, current) + 2 * (index % ENTRIES);
       const words = this.#memory.frames.words32;
       const low = words[at]!;
       if (current === level || (low & SEPT_LOW.RWX) === 0 || (low & SEPT_LOW.LEAF) !== 0) {
@@ -78,10 +88,10 @@ export class SecureEpt {
   /** `tableAt` that remembers the last table of each level: consecutive walks mostly share them. */
   #table(pfn: number, level: number): number {
     const last = this.#lastTables[level]!;
-    if (last.pfn === pfn && isMapped(last.page, this.keyId)) return last.page.frame / 4;
+    if (last.pfn === pfn && isMapped(last.page, this.keyId)) return last.page.frame >>> 2;
     const page = this.#memory.map(pfn, this.keyId);
     this.#lastTables[level] = { pfn, page };
-    return page.frame / 4;
+    return page.frame >>> 2;
   }
 
   read(at: number): SeptEntry {
@@ -154,7 +164,7 @@ export class SecureEpt {
 
   /** Place of the first entry of the table `pfn`; entry `i` is `2 * i` further. */
   tableAt(pfn: number): number {
-    return this.#memory.frameOf(pfn, this.keyId) / 4;
+    return this.#memory.frameOf(pfn, this.keyId) >>> 2;
   }
 }
 

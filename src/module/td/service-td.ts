@@ -5,7 +5,7 @@ import { withOperand } from '../../abi/status.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import type { LockMode } from '../locks.ts';
 import type { ControlStructure } from './control-structure.ts';
-import type { Held } from './held.ts';
+import { type Held, lockField } from './held.ts';
 import { SERVTD_BINDING, TDCS, TDR } from './layout.ts';
 import { MEASUREMENT_BYTES, sha384 } from './measurement.ts';
 
@@ -50,10 +50,8 @@ export function ignoredParts(attributes: bigint): number {
 
 /** Locks the table until the leaf ends; TDX_SUCCESS or the status. @public */
 export function lockBindings(held: Held, tdcs: ControlStructure, mode: LockMode, guest: boolean): bigint {
-  const status = tdcs.tryLock(TDCS.SERVTD_BINDINGS_LOCK, mode, guest);
-  if (status !== STATUS.TDX_SUCCESS) return withOperand(status, OPERAND.SERVTD_BINDINGS);
-  held.add({ release: () => tdcs.unlock(TDCS.SERVTD_BINDINGS_LOCK, mode) });
-  return STATUS.TDX_SUCCESS;
+  const status = lockField(held, tdcs, TDCS.SERVTD_BINDINGS_LOCK, mode, guest);
+  return status === STATUS.TDX_SUCCESS ? status : withOperand(status, OPERAND.SERVTD_BINDINGS);
 }
 
 /** One slot of the table in the TDCS of the TD that is served. @public */

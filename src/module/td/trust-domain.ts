@@ -3,6 +3,7 @@ import { PAGE_4K, pfnOf, withKeyId } from '../../abi/address.ts';
 import type { PhysicalMemory } from '../../machine/memory.ts';
 import type { TdxModule } from '../tdx-module.ts';
 import { ControlStructure } from './control-structure.ts';
+import { privateGpaLimit } from './gpa.ts';
 import {
   type CPUID_FLAG,
   TDCS,
@@ -131,7 +132,8 @@ export class TrustDomain {
   #findSept(vm: number): SecureEpt {
     const rootLevel = (this.tdcs.u8(TDCS.EPTP) >>> EPTP_LEVELS_SHIFT) & EPTP_LEVELS_MASK;
     const rootPfn = pfnOf(this.#septRootAddress(vm));
-    return new SecureEpt(this.#memory, this.keyId, this.#keyIdStartBit, rootPfn, rootLevel);
+    const gpaLimit = privateGpaLimit(this.tdcs);
+    return new SecureEpt(this.#memory, this.keyId, this.#keyIdStartBit, rootPfn, rootLevel, gpaLimit);
   }
 
   #septRootAddress(vm: number): number {

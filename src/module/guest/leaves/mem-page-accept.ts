@@ -9,7 +9,7 @@ import { RCX } from '../../../abi/registers.ts';
 import { withOperand } from '../../../abi/status.ts';
 import { STATUS } from '../../../abi/status-codes.ts';
 import { isEventPending } from '../../pending-events.ts';
-import { type GpaOperand, gpaOperand, isGpaValid, type LocatedEntry } from '../../td/gpa.ts';
+import { type GpaOperand, gpaOperand, type LocatedEntry } from '../../td/gpa.ts';
 import { l2Unblocked } from '../../td/l2-blocking.ts';
 import { aliases } from '../../td/l2-sept.ts';
 import { SEPT_LEVEL } from '../../td/sept.ts';
@@ -36,8 +36,8 @@ export const memPageAccept: GuestLeaf = (vcpu) => {
   const { regs, td } = vcpu;
   const { PT_4K, PD_2M } = SEPT_LEVEL;
   const operand = gpaOperand(regs.d[2 * RCX]!, regs.d[2 * RCX + 1]!, PT_4K, PD_2M);
-  if (operand === undefined || !isGpaValid(td.tdcs, operand.gpa, true)) return INVALID_RCX;
   const ept = td.sept();
+  if (operand === undefined || operand.gpa >= ept.gpaLimit) return INVALID_RCX;
   const position = ept.walk(operand.gpa, operand.level);
   const { level, entry, at } = position;
   if (level !== operand.level) {
