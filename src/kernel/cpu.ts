@@ -50,6 +50,12 @@ export function onlineCpus(cpus: readonly Cpu[]): readonly Cpu[] {
   return cpus.filter((cpu) => cpu.online);
 }
 
+/** The online CPU with the lowest number. Throws without one: a kernel that runs has it. @public */
+export function firstOnline(cpus: readonly Cpu[]): Cpu {
+  for (const cpu of cpus) if (cpu.online) return cpu;
+  throw new Error('no CPU is online');
+}
+
 /** The first online CPU of every package that has one, in the order of the CPUs' numbers. @public */
 export function firstOnlinePerPackage(cpus: readonly Cpu[]): readonly Cpu[] {
   const seen = new Set<number>();

@@ -4,14 +4,7 @@
  */
 import { index2m, index4k, PAGE_1G, PAGE_2M, PAGE_4K, pfnOf } from '../abi/address.ts';
 import { LEVEL_1G, LEVEL_2M, LEVEL_4K, PAGE_TYPE, type PageLevel, type PageType } from '../abi/page-types.ts';
-import {
-  type LockMode,
-  promoteHpLock,
-  releaseHpLock,
-  releaseHpShared,
-  tryHpLock,
-  tryHpShared,
-} from './locks.ts';
+import { type LockMode, promoteHpLock, releaseHpLock, tryHpLock } from './locks.ts';
 import type { Tdmr } from './tdmr-table.ts';
 
 /** Bytes of one entry. @public */
@@ -96,11 +89,6 @@ export class PamtEntry {
     return tryHpLock(this.#table.locks, this.#index, mode, guest);
   }
 
-  /** `tryLock` of mode shared. */
-  tryShared(guest = false): bigint {
-    return tryHpShared(this.#table.locks, this.#index, guest);
-  }
-
   /** Makes the caller's shared lock exclusive: TDX_SUCCESS or TDX_OPERAND_BUSY. */
   promoteLock(): bigint {
     return promoteHpLock(this.#table.locks, this.#index);
@@ -108,10 +96,6 @@ export class PamtEntry {
 
   unlock(mode: LockMode): void {
     releaseHpLock(this.#table.locks, this.#index, mode);
-  }
-
-  unlockShared(): void {
-    releaseHpShared(this.#table.locks, this.#index);
   }
 
   /** The raw lock word, for fault injection. */
@@ -158,10 +142,10 @@ export class PamtBlock {
   readonly base: number;
   readonly tdmr: Tdmr;
   readonly #dynamic: boolean;
-  readonly #table1g = new EntryTable(1);
-  readonly entry1g = new PamtEntry(this.#table1g, 0);
-  readonly #table2m = new EntryTable(PAMT_CHILDREN);
-  readonly #entries2m: (PamtEntry | undefined)[] = new Array(PAMT_CHILDREN);
+  /** @internal */
+  readonly table1g = new EntryTable(1);
+  /** @internal */
+  readonly table2m = new EntryTable(PAMT_CHILDREN);
   readonly #entries4k: (EntryTable | undefined)[] = new Array(PAMT_CHILDREN);
   /** Dynamic PAMT, by 2 MiB range: one flag per 4 KiB page that is reserved or lent to hold metadata. */
   readonly #lent: (Uint8Array | undefined)[] = [];
@@ -179,23 +163,10 @@ export class PamtBlock {
 
   /** The entry of the page at `address` at `level`. */
   entry(address: number, level: PageLevel): PamtEntry {
-    if (level === LEVEL_1G) return this.entry1g;
-    return level === LEVEL_2M ? this.entry2m(address) : this.entry4k(address);
-  }
-
-  /** The entry of the 2 MiB range at `address`. */
-  entry2m(address: number): PamtEntry {
-    const index = index2m(address);
-    const existing = this.#entries2m[index];
-    if (existing !== undefined) return existing;
-    const entry = new PamtEntry(this.#table2m, index);
-    this.#entries2m[index] = entry;
-    return entry;
-  }
-
-  /** The entry of the 4 KiB page at `address`. */
-  entry4k(address: number): PamtEntry {
-    return new PamtEntry(this.#table4k(index2m(address)), index4k(address));
+    if (level === LEVEL_1G) return new PamtEntry(this.table1g, 0);
+    const range = index2m(address);
+    if (level === LEVEL_2M) return new PamtEntry(this.table2m, range);
+    return new PamtEntry(this.table4k(range), index4k(address));
   }
 
   /** Where in memory the entry of the page at `address` and `level` is kept; with dynamic PAMT its bit in the bitmap. */
@@ -214,7 +185,7 @@ export class PamtBlock {
 
   /** Gives every child of the entry at `address` and `level` the same type and owner. */
   fillChildren(address: number, level: PageLevel, type: PageType, owner: number): void {
-    const children = level === LEVEL_1G ? this.#table2m : this.#table4k(index2m(address));
+    const children = level === LEVEL_1G ? this.table2m : this.table4k(index2m(address));
     children.types.fill(type);
     children.owners.fill(owner / PAGE_4K);
     children.epochs.fill(0n);
@@ -222,19 +193,19 @@ export class PamtBlock {
 
   /** Changes the type of every child of the entry at `address` and `level`; owners stay as they were. */
   retypeChildren(address: number, level: PageLevel, type: PageType): void {
-    const children = level === LEVEL_1G ? this.#table2m : this.#table4k(index2m(address));
+    const children = level === LEVEL_1G ? this.table2m : this.table4k(index2m(address));
     children.types.fill(type);
   }
 
   /** True when none of the 4 KiB pages of the 2 MiB range at `address` is in use, lent or reserved. */
   is2mRangeFree(address: number): boolean {
-    const inUse = this.#dynamic ? this.#lentFlags(index2m(address)) : this.#table4k(index2m(address)).types;
+    const inUse = this.#dynamic ? this.#lentFlags(index2m(address)) : this.table4k(index2m(address)).types;
     return inUse.every((value) => value === 0);
   }
 
   /** Which of the two pages of a page pair, 0 or 1, has an entry in use; undefined when neither has. */
   usedHalf(address: number): 0 | 1 | undefined {
-    const types = this.#table4k(index2m(address)).types;
+    const types = this.table4k(index2m(address)).types;
     const used = types.findIndex((type) => type !== PAGE_TYPE.NDA);
     if (used < 0) return undefined;
     return used < PAMT_CHILDREN / 2 ? 0 : 1;
@@ -257,8 +228,8 @@ export class PamtBlock {
    * that looking changes nothing.
    */
   *typedEntries(): IterableIterator<TypedEntry> {
-    yield* typedIn(this.#table1g, this.base, LEVEL_1G, PAGE_1G);
-    yield* typedIn(this.#table2m, this.base, LEVEL_2M, PAGE_2M);
+    yield* typedIn(this.table1g, this.base, LEVEL_1G, PAGE_1G);
+    yield* typedIn(this.table2m, this.base, LEVEL_2M, PAGE_2M);
     for (const [i, table] of made(this.#entries4k)) {
       yield* typedIn(table, this.base + i * PAGE_2M, LEVEL_4K, PAGE_4K);
     }
@@ -269,8 +240,8 @@ export class PamtBlock {
     return {
       base: this.base,
       dynamic: this.#dynamic,
-      table1g: this.#table1g.save(),
-      table2m: this.#table2m.save(),
+      table1g: this.table1g.save(),
+      table2m: this.table2m.save(),
       entries4k: new Map(made(this.#entries4k).map(([i, table]) => [i, table.save()])),
       lent: new Map(made(this.#lent)),
     };
@@ -278,8 +249,8 @@ export class PamtBlock {
 
   /** Goes on from what `save` gave. */
   restore(saved: ReturnType<PamtBlock['save']>): void {
-    this.#table1g.restore(saved.table1g);
-    this.#table2m.restore(saved.table2m);
+    this.table1g.restore(saved.table1g);
+    this.table2m.restore(saved.table2m);
     for (const [i, table] of saved.entries4k) {
       const entries = new EntryTable(PAMT_CHILDREN);
       entries.restore(table);
@@ -297,7 +268,8 @@ export class PamtBlock {
     return flags;
   }
 
-  #table4k(index: number): EntryTable {
+  /** The 4 KiB entries of 2 MiB range `index` of the block, made when first looked at. @internal */
+  table4k(index: number): EntryTable {
     const existing = this.#entries4k[index];
     if (existing !== undefined) return existing;
     const table = new EntryTable(PAMT_CHILDREN);

@@ -1,8 +1,16 @@
 /** The way from a 1 GiB entry down to the entry that answers for a page, with every entry on it locked. */
+import { index2m, index4k } from '../abi/address.ts';
 import { LEVEL_1G, LEVEL_2M, LEVEL_4K, type PageLevel } from '../abi/page-types.ts';
 import { STATUS } from '../abi/status-codes.ts';
-import type { LockMode } from './locks.ts';
-import type { PamtBlock, PamtEntry } from './pamt-block.ts';
+import {
+  type LockMode,
+  promoteHpLock,
+  releaseHpLock,
+  releaseHpShared,
+  tryHpLock,
+  tryHpShared,
+} from './locks.ts';
+import { type EntryTable, type PamtBlock, PamtEntry } from './pamt-block.ts';
 
 /** What a walk shall find. @public */
 export interface WalkTarget {
@@ -16,35 +24,45 @@ export interface WalkTarget {
 
 /** A successful walk; holds its locks until `release`. @public */
 export class PamtWalk {
+  readonly block: PamtBlock;
   /** Level of `entry`, which may be above the level asked for. */
   readonly level: PageLevel;
-  readonly entry: PamtEntry;
-  readonly block: PamtBlock;
-  /** The 2 MiB entry above a 4 KiB one, else undefined. */
-  readonly parent: PamtEntry | undefined;
-  readonly #grandparent: PamtEntry | undefined;
+  readonly #table: EntryTable;
+  readonly #index: number;
   readonly #mode: LockMode;
+  /** Number of the 2 MiB range in the block. */
+  readonly #range: number;
 
   constructor(
     block: PamtBlock,
     level: PageLevel,
-    entry: PamtEntry,
+    table: EntryTable,
+    index: number,
     mode: LockMode,
-    grandparent?: PamtEntry,
-    parent?: PamtEntry,
+    range: number,
   ) {
     this.block = block;
     this.level = level;
-    this.entry = entry;
-    this.parent = parent;
-    this.#grandparent = grandparent;
+    this.#table = table;
+    this.#index = index;
     this.#mode = mode;
+    this.#range = range;
+  }
+
+  get entry(): PamtEntry {
+    return new PamtEntry(this.#table, this.#index);
+  }
+
+  /** The 2 MiB entry above a 4 KiB one, else undefined. */
+  get parent(): PamtEntry | undefined {
+    return this.level === LEVEL_4K ? new PamtEntry(this.block.table2m, this.#range) : undefined;
   }
 
   release(): void {
-    this.entry.unlock(this.#mode);
-    this.parent?.unlockShared();
-    this.#grandparent?.unlockShared();
+    releaseHpLock(this.#table.locks, this.#index, this.#mode);
+    if (this.level === LEVEL_1G) return;
+    if (this.level === LEVEL_4K) releaseHpShared(this.block.table2m.locks, this.#range);
+    releaseHpShared(this.block.table1g.locks, 0);
   }
 }
 
@@ -58,28 +76,29 @@ export function walkPamt(
   address: number,
   { mode, level = LEVEL_4K, guest = false }: WalkTarget,
 ): PamtWalk | bigint {
-  const { entry1g } = block;
-  const locked1g = entry1g.tryShared(guest);
+  const { table1g, table2m } = block;
+  const range = index2m(address);
+  const locked1g = tryHpShared(table1g.locks, 0, guest);
   if (locked1g !== STATUS.TDX_SUCCESS) return locked1g;
-  if (level === LEVEL_1G || entry1g.type !== block.nodeType(LEVEL_1G)) {
-    const status = mode === 'exclusive' ? entry1g.promoteLock() : STATUS.TDX_SUCCESS;
-    if (status === STATUS.TDX_SUCCESS) return new PamtWalk(block, LEVEL_1G, entry1g, mode);
-    entry1g.unlockShared();
+  if (level === LEVEL_1G || table1g.types[0] !== block.nodeType(LEVEL_1G)) {
+    const status = mode === 'exclusive' ? promoteHpLock(table1g.locks, 0) : STATUS.TDX_SUCCESS;
+    if (status === STATUS.TDX_SUCCESS) return new PamtWalk(block, LEVEL_1G, table1g, 0, mode, range);
+    releaseHpShared(table1g.locks, 0);
     return status;
   }
-  const entry2m = block.entry2m(address);
-  let status = entry2m.tryShared(guest);
+  let status = tryHpShared(table2m.locks, range, guest);
   if (status === STATUS.TDX_SUCCESS) {
-    if (level === LEVEL_2M || entry2m.type !== block.nodeType(LEVEL_2M)) {
-      if (mode === 'exclusive') status = entry2m.promoteLock();
-      if (status === STATUS.TDX_SUCCESS) return new PamtWalk(block, LEVEL_2M, entry2m, mode, entry1g);
+    if (level === LEVEL_2M || table2m.types[range] !== block.nodeType(LEVEL_2M)) {
+      if (mode === 'exclusive') status = promoteHpLock(table2m.locks, range);
+      if (status === STATUS.TDX_SUCCESS) return new PamtWalk(block, LEVEL_2M, table2m, range, mode, range);
     } else {
-      const entry = block.entry4k(address);
-      status = entry.tryLock(mode, guest);
-      if (status === STATUS.TDX_SUCCESS) return new PamtWalk(block, LEVEL_4K, entry, mode, entry1g, entry2m);
+      const table = block.table4k(range);
+      const index = index4k(address);
+      status = tryHpLock(table.locks, index, mode, guest);
+      if (status === STATUS.TDX_SUCCESS) return new PamtWalk(block, LEVEL_4K, table, index, mode, range);
     }
-    entry2m.unlockShared();
+    releaseHpShared(table2m.locks, range);
   }
-  entry1g.unlockShared();
+  releaseHpShared(table1g.locks, 0);
   return status;
 }

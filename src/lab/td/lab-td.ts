@@ -8,7 +8,7 @@ import { RCX, setRegNumber } from '../../abi/registers.ts';
 import { formatStatus } from '../../abi/status.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import { encodeTdParams } from '../../abi/td-params.ts';
-import { type Cpu, firstOnlinePerPackage, onlineCpus } from '../../kernel/cpu.ts';
+import { type Cpu, firstOnline, firstOnlinePerPackage, onlineCpus } from '../../kernel/cpu.ts';
 import type { HostKernel } from '../../kernel/host-kernel.ts';
 import { seamcall, setOperands } from '../../kernel/seamcall.ts';
 import type { TdxSysinfo } from '../../kernel/sysinfo.ts';
@@ -231,7 +231,7 @@ export class LabTd {
   }
 
   get #cpu(): Cpu {
-    return this.kernel.cpus.find((cpu) => cpu.online)!;
+    return firstOnline(this.kernel.cpus);
   }
 
   #page(): number {

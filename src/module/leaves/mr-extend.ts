@@ -1,4 +1,5 @@
 /** TDH.MR.EXTEND: measures 256 bytes of a page that was added to a TD under construction (module facts 8). */
+import { offsetIn } from '../../abi/address.ts';
 import { TDH } from '../../abi/leaves.ts';
 import { OPERAND } from '../../abi/operands.ts';
 import { RCX, RDX } from '../../abi/registers.ts';
@@ -20,7 +21,7 @@ export const mrExtend: Leaf = { handler: locking(run) };
 function run(module: TdxModule, lp: LogicalProcessor, held: Held): bigint {
   const { regs } = lp;
   const gpa = gpaFrom(regs, RCX);
-  const isAligned = regs.d[2 * RCX]! % EXTEND_CHUNK === 0;
+  const isAligned = offsetIn(regs.d[2 * RCX]!, EXTEND_CHUNK) === 0;
   const td = lockTdr(module, held, regs, RDX, 'exclusive');
   regs.q[RCX] = 0n;
   regs.q[RDX] = 0n;
@@ -40,6 +41,6 @@ function run(module: TdxModule, lp: LogicalProcessor, held: Held): bigint {
   if (!isSeptStateAllowed(TDH.mrExtend, entry)) return STATUS.TDX_EPT_ENTRY_NOT_PRESENT;
   if (!isMeasurementCompatible(module, td)) return STATUS.TDX_INCOMPATIBLE_MRTD_CONTEXT;
 
-  runningMeasurement(module, td).extend(gpa, ept.translate(entry, level, gpa), td.keyId);
+  runningMeasurement(module, td).extend(gpa, ept.translate(entry, level, gpa), ept.keyId);
   return STATUS.TDX_SUCCESS;
 }

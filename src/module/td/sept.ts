@@ -2,7 +2,7 @@
  * A secure EPT (module facts 7): the tree in the TD's private memory that maps its guest physical addresses. The
  * tables are real pages of the machine's memory under the TD's KeyID.
  */
-import { alignDown, offsetIn, PAGE_4K, pfnOf } from '../../abi/address.ts';
+import { offsetIn, PAGE_4K, pfnOf } from '../../abi/address.ts';
 import { RCX, RDX, type Registers } from '../../abi/registers.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import { isMapped, type PageMapping, type PhysicalMemory } from '../../machine/memory.ts';
@@ -154,7 +154,8 @@ export class SecureEpt {
 
   /** Physical address of the page that the leaf `entry` at `level` maps. */
   pageAddress(entry: SeptEntry, level: number): number {
-    return alignDown(this.pfnOf(entry) * PAGE_4K, SEPT_LEVEL_SIZES[level]!);
+    const address = this.pfnOf(entry) * PAGE_4K;
+    return address - offsetIn(address, SEPT_LEVEL_SIZES[level]!);
   }
 
   /** Physical address of `gpa` in the page that the leaf `entry` at `level` maps. */

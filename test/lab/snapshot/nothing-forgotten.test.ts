@@ -63,8 +63,6 @@ const FIELDS_NOT_SAVED: Readonly<Record<string, string>> = {
   'Machine.acpiListeners': 'the kernel listens again',
   'EntryTable.epochHalves': 'a view of epochs',
   'PamtBlock.tdmr': 'savePageMetadata',
-  'PamtBlock.entry1g': 'made of table1g',
-  'PamtBlock.entries2m': 'made of table2m when asked for',
   'Pamt.memory': 'the machine’s',
   'Pamt.usable': 'found again when asked for',
   'Pamt.blocks': 'savePageMetadata',
