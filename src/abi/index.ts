@@ -5,6 +5,7 @@ export * from './errno.ts';
 export * from './features.ts';
 export * from './format-bytes.ts';
 export * from './global-fields.ts';
+export * from './input-error.ts';
 export * from './leaves.ts';
 export * from './metadata-field.ts';
 export * from './msr-policy.ts';

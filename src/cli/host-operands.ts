@@ -1,11 +1,11 @@
 /** What the verbs that take a HOST have in common. */
 
 import { KernelError } from '../abi/errno.ts';
+import { InputError } from '../abi/input-error.ts';
 import type { KernelPolicy } from '../kernel/policy.ts';
 import { knobNamed, parseKnob } from '../kernel/sysfs-policy.ts';
 import type { PlanOptions } from '../lab/plan/plan.ts';
 import { findRelease, RELEASES } from '../module/releases.ts';
-import { InputError } from '../survey/input-error.ts';
 import { readHostFiles } from '../survey/read-host.ts';
 import type { Survey } from '../survey/survey.ts';
 import type { Options } from './verb.ts';

@@ -1,6 +1,6 @@
 /** A text file written line by line, which appears under its name only once it is whole. */
 import { closeSync, openSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { InputError } from '../survey/input-error.ts';
+import { InputError } from '../abi/input-error.ts';
 
 /** Bytes gathered before a write: large enough that millions of lines cost few system calls. */
 const CHUNK = 1 << 20;

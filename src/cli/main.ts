@@ -1,7 +1,7 @@
 /** The command line: finds the verb, runs it, and turns every failure into one sentence and an exit code. */
 import { Command, CommanderError } from 'commander';
 import metadata from '../../package.json' with { type: 'json' };
-import { InputError } from '../survey/input-error.ts';
+import { InputError } from '../abi/input-error.ts';
 import { processIo } from './io.ts';
 import { EXIT, type Verb } from './verb.ts';
 import { VERBS } from './verbs.ts';

@@ -1,10 +1,10 @@
 /** Saved hosts on disk. */
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { formatBytes } from '../abi/format-bytes.ts';
+import { InputError } from '../abi/input-error.ts';
 import type { Host } from '../lab/host.ts';
 import { isSavedHost } from '../lab/snapshot/container.ts';
 import { loadHost, saveHost } from '../lab/snapshot/save-host.ts';
-import { InputError } from '../survey/input-error.ts';
 import type { Io } from './io.ts';
 
 /** Writes the host to `path`, which has its name only once it is whole. Throws InputError. @internal */

@@ -4,12 +4,12 @@
  * (`TDH.SYS.KEY.CONFIG#2`); `alloc:N` or `alloc:PURPOSE` the N-th allocation of the bring-up, or the first for that
  * purpose (`alloc:pamt`). A SEAMCALL failure may name its status: `TDH.SYS.INIT=TDX_SYS_BUSY` or `=0x8000...`.
  */
+import { InputError } from '../abi/input-error.ts';
 import { hostLeafName, LEAVES } from '../abi/leaves.ts';
 import { RAX } from '../abi/registers.ts';
 import { STATUS, type StatusName } from '../abi/status-codes.ts';
 import type { PageAllocator } from '../kernel/allocator.ts';
 import type { Machine } from '../machine/machine.ts';
-import { InputError } from '../survey/input-error.ts';
 
 /** Status of an injected SEAMCALL failure that names none: one that any leaf may give and no wrapper retries. */
 const DEFAULT_STATUS = STATUS.TDX_SYS_BUSY;

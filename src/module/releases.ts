@@ -1,6 +1,6 @@
 /** What differs between releases of the TDX module, as data (module facts 0 and the published sources). */
 import { compareVersions } from '../abi/global-fields.ts';
-import { LEAVES, TDH } from '../abi/leaves.ts';
+import { LEAVES, TDG, TDH } from '../abi/leaves.ts';
 
 /** Versions of the hand-off format, as the signature of a module image states them to the loader. @public */
 export interface HandoffVersions {
@@ -45,12 +45,15 @@ export interface ModuleRelease {
   readonly leaves: ReadonlySet<number>;
   /** Host leaves that accept a version above 0. */
   readonly versionedLeaves: ReadonlySet<number>;
+  /** Newest version of every guest leaf it has, by number. */
+  readonly guestLeaves: ReadonlyMap<number, number>;
 }
 
 /** SYS.DISABLE is enumerated by this feature bit (Linux host rules 1.7). */
 const SYS_DISABLE_FEATURE = 1n << 53n;
 /** Host leaves of release 1.0: the first 45 numbers without RELOCATE, SYS.RD, SYS.RDALL and SEPT.WR. */
 const LAST_LEAF_1_0 = 45;
+const LAST_GUEST_LEAF_1_0 = TDG.vmWr;
 const NOT_IN_1_0: ReadonlySet<number> = new Set([
   TDH.memPageRelocate,
   TDH.sysRd,
@@ -70,6 +73,13 @@ const VERSIONED_SINCE: readonly (readonly [leaf: number, since: string])[] = [
   [TDH.sysUpdate, '1.5.24'],
 ];
 
+/** Guest leaves with versions: the newest version, and the first release that has it; oldest release first. */
+const GUEST_VERSIONS_SINCE: readonly (readonly [leaf: number, version: number, since: string])[] = [
+  [TDG.vmRd, 1, '1.5.01'],
+  [TDG.vpVeinfoGet, 1, '1.5.09'],
+  [TDG.vpVeinfoGet, 2, '1.5.24'],
+];
+
 /** Sapphire Rapids 0x806F8, Emerald Rapids 0xC06F2, Sierra Forest, Granite Rapids SP and D, Clearwater Forest. */
 const FMS_2023: readonly number[] = [0xd06d0, 0xa06e0, 0xa06d0, 0xa06f3, 0xc06f2, 0x806f8];
 const FMS_2025: readonly number[] = [0xd06d1, 0xa06e1, 0xa06d1, 0xa06f3, 0xc06f2, 0x806f8];
@@ -78,7 +88,7 @@ const HANDOFF_V0: HandoffVersions = { moduleHv: 0, minUpdateHv: 0, noDowngrade: 
 const HANDOFF_V1: HandoffVersions = { moduleHv: 1, minUpdateHv: 0, noDowngrade: true };
 
 type ReleaseData = Pick<ModuleRelease, 'features0'> &
-  Partial<Omit<ModuleRelease, 'version' | 'major' | 'minor' | 'update' | 'leaves' | 'versionedLeaves'>>;
+  Partial<Omit<ModuleRelease, 'version' | 'major' | 'minor' | 'update' | 'leaves' | 'versionedLeaves' | 'guestLeaves'>>;
 
 function release(version: string, data: ReleaseData): ModuleRelease {
   const [major = 0, minor = 0, update = 0] = version.split('.').map(Number);
@@ -104,6 +114,7 @@ function release(version: string, data: ReleaseData): ModuleRelease {
     versionedLeaves: new Set(
       VERSIONED_SINCE.filter(([, since]) => compareVersions(since, version) <= 0).map(([leaf]) => leaf),
     ),
+    guestLeaves: guestLeavesOf(version),
     ...data,
   };
 }
@@ -116,6 +127,18 @@ function leavesOf(version: string, features0: bigint): ReadonlySet<number> {
     return compareVersions(firstSeen, version) <= 0;
   }).map(({ number }) => number);
   return new Set(numbers);
+}
+
+function guestLeavesOf(version: string): ReadonlyMap<number, number> {
+  const leaves = LEAVES.filter(({ side, number, firstSeen }) => {
+    if (side !== 'guest') return false;
+    return version === '1.0' ? number <= LAST_GUEST_LEAF_1_0 : compareVersions(firstSeen, version) <= 0;
+  });
+  const newest = new Map(leaves.map(({ number }) => [number, 0]));
+  for (const [leaf, leafVersion, since] of GUEST_VERSIONS_SINCE) {
+    if (compareVersions(since, version) <= 0) newest.set(leaf, leafVersion);
+  }
+  return newest;
 }
 
 const OLD_STATE = {

@@ -1,7 +1,7 @@
 /** What one source tells of a machine, before several sources are put together. */
 import type { AddressRange } from '../abi/address.ts';
+import { InputError } from '../abi/input-error.ts';
 import type { CpuModel, E820Entry, MachineDescription, SratEntry } from '../machine/description.ts';
-import { InputError } from './input-error.ts';
 import type { KernelHints, Note, Observed, ObservedTdmr } from './survey.ts';
 
 /** Where a fact was read: a source, and a 1-based line of it where it has lines. @internal */

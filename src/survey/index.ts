@@ -1,8 +1,9 @@
 /** Readers of real machines: logs, maps and tables in, a machine description out. */
+
+export { InputError } from '../abi/input-error.ts';
 export * from './describe-machine.ts';
 export type { EmbeddedHost, Expected } from './embedded/embedded-host.ts';
 export { DEFAULT_HOST, EMBEDDED_HOSTS } from './embedded/hosts.ts';
-export * from './input-error.ts';
 export * from './read-host.ts';
 export * from './survey.ts';
 export { validateMachine } from './validate-machine.ts';

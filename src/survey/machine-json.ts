@@ -1,7 +1,7 @@
 /** Reads `*.machine.json`: a MachineDescription with addresses as numbers or as hexadecimal text. */
 import * as v from 'valibot';
+import { InputError } from '../abi/input-error.ts';
 import { MAX_CMRS, type MachineDescription } from '../machine/description.ts';
-import { InputError } from './input-error.ts';
 import { ADDRESS_LIMIT } from './parse-number.ts';
 
 const Address = v.pipe(

@@ -1,9 +1,9 @@
 /** Puts what the sources tell together into one survey, and says what is assumed. */
 import type { AddressRange } from '../abi/address.ts';
+import { InputError } from '../abi/input-error.ts';
 import { type E820Entry, type KeyIdPartition, keyIdBits, type SratEntry } from '../machine/description.ts';
 import { assumeCmrs, coverWithCmrs, observedCmrs } from './cmrs.ts';
 import type { Evidence } from './evidence.ts';
-import { InputError } from './input-error.ts';
 import { chooseMaps, type MemoryMaps } from './memory-map.ts';
 import { cxlWindowsOf, memoryRanges, sratFor } from './memory-ranges.ts';
 import { chooseModule } from './module-release.ts';

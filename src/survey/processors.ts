@@ -1,7 +1,7 @@
 /** The machine's processors: from a SRAT, else from the counts a log prints, else assumed. */
+import { InputError } from '../abi/input-error.ts';
 import { type CpuModel, type ProcessorDescription, packageShift } from '../machine/description.ts';
 import type { Evidence, ProcessorAffinity } from './evidence.ts';
-import { InputError } from './input-error.ts';
 import { lastWith, type Remarks } from './remarks.ts';
 import { MAX_PACKAGES, MAX_PROCESSORS } from './validate-machine.ts';
 

@@ -1,6 +1,6 @@
 /** The way in: names of files or bytes go in, the survey of one machine comes out. */
+import { InputError } from '../abi/input-error.ts';
 import type { Evidence } from './evidence.ts';
-import { InputError } from './input-error.ts';
 import { mergeEvidence } from './merge-evidence.ts';
 import { readSource } from './read-source.ts';
 import type { Survey } from './survey.ts';

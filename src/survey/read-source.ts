@@ -1,6 +1,6 @@
 /** Reads one source, telling by its content what it is: compressed or not, a table, a description, or text. */
+import { InputError } from '../abi/input-error.ts';
 import { type Evidence, inputErrorAt, newEvidence, showsMemory } from './evidence.ts';
-import { InputError } from './input-error.ts';
 import { takeAffinity } from './srat-structures.ts';
 import { readSratTable } from './srat-table.ts';
 import { TextReader } from './text-reader.ts';

@@ -1,8 +1,8 @@
 /** Checks that a description is of a machine that can exist; every reader's result passes here. */
 import { type AddressRange, contains, formatRange, isAligned, overlaps, PAGE_4K } from '../abi/address.ts';
+import { InputError } from '../abi/input-error.ts';
 import { firstOverlap, union } from '../abi/ranges.ts';
 import { keyIdBits, MAX_CMRS, type MachineDescription, packageShift } from '../machine/description.ts';
-import { InputError } from './input-error.ts';
 
 /** Packages a module can manage (MAX_PKGS, module facts 0). @internal */
 export const MAX_PACKAGES = 8;

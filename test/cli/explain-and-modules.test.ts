@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import { InputError } from '../../src/abi/input-error.ts';
 import type { Io } from '../../src/cli/io.ts';
 import type { Options, Run } from '../../src/cli/verb.ts';
 import { run as runExplain } from '../../src/cli/verbs/explain.ts';
 import { run as runModules } from '../../src/cli/verbs/modules.ts';
-import { InputError } from '../../src/survey/input-error.ts';
 
 /** Runs a verb and returns the lines it prints. */
 async function linesOf(

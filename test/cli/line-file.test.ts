@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { afterAll, describe, expect, it } from 'vitest';
+import { InputError } from '../../src/abi/input-error.ts';
 import { LineFile } from '../../src/cli/line-file.ts';
-import { InputError } from '../../src/survey/input-error.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'tdxlab-'));
 afterAll(() => rmSync(folder, { recursive: true }));

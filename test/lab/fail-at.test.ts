@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
+import { InputError } from '../../src/abi/input-error.ts';
 import { TDH } from '../../src/abi/leaves.ts';
 import { STATUS } from '../../src/abi/status-codes.ts';
 import { describeFailurePoint, parseFailurePoint } from '../../src/lab/fail-at.ts';
 import { createHost } from '../../src/lab/host.ts';
 import { EMBEDDED_HOSTS } from '../../src/survey/embedded/hosts.ts';
-import { InputError } from '../../src/survey/input-error.ts';
 
 const { machine } = EMBEDDED_HOSTS.get('spr-256g-2node')!;
 

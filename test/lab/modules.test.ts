@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { FEATURES, featuresOf, hasFeature } from '../../src/abi/features.ts';
+import { InputError } from '../../src/abi/input-error.ts';
 import { describeRelease, describeReleases } from '../../src/lab/modules/describe-release.ts';
 import { diffReleases } from '../../src/lab/modules/diff-releases.ts';
 import { RELEASES } from '../../src/module/releases.ts';
-import { InputError } from '../../src/survey/input-error.ts';
 
 describe('features', () => {
   it('have one name per bit, lowest first', () => {

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
-import { InputError } from '../../src/survey/input-error.ts';
+import { InputError } from '../../src/abi/input-error.ts';
 import { readHostFiles } from '../../src/survey/read-host.ts';
 import { bytesOf, inputErrorOf, noteTexts, SMALL_LOG, surveyOf } from './survey-of.ts';
 

@@ -1,9 +1,9 @@
 import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { InputError } from '../../src/abi/input-error.ts';
 import { describeMachine } from '../../src/survey/describe-machine.ts';
 import { SPR_256G_2NODE } from '../../src/survey/embedded/spr-256g-2node.ts';
-import { InputError } from '../../src/survey/input-error.ts';
 import { validateMachine } from '../../src/survey/validate-machine.ts';
 import { memoryStructure, sratTable, x2apicStructure } from './srat-bytes.ts';
 import { bytesOf, SMALL_LOG, surveyOf } from './survey-of.ts';

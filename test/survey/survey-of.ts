@@ -1,4 +1,4 @@
-import { InputError } from '../../src/survey/input-error.ts';
+import { InputError } from '../../src/abi/input-error.ts';
 import { readHost } from '../../src/survey/read-host.ts';
 import type { Survey } from '../../src/survey/survey.ts';
 

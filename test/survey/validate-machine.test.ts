@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { InputError } from '../../src/abi/input-error.ts';
 import type { MachineDescription } from '../../src/machine/description.ts';
 import { SPR_256G_2NODE } from '../../src/survey/embedded/spr-256g-2node.ts';
-import { InputError } from '../../src/survey/input-error.ts';
 import { validateMachine } from '../../src/survey/validate-machine.ts';
 import { arbitraryDescription } from './arbitrary-description.ts';
 

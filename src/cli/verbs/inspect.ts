@@ -1,7 +1,7 @@
 /** `tdxlab inspect FILE|HOST`: what is in a saved host, or in one that is brought up first. */
+import { InputError } from '../../abi/input-error.ts';
 import { createHost, type Host } from '../../lab/host.ts';
 import { inspectHost } from '../../lab/inspect/inspect-host.ts';
-import { InputError } from '../../survey/input-error.ts';
 import { toJson } from '../format.ts';
 import { hostOptions, kernelPolicy, readHost } from '../host-operands.ts';
 import { printInspection, printTdAlone } from '../print-inspection.ts';

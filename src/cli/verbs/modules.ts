@@ -1,11 +1,11 @@
 /** `tdxlab modules [RELEASE]` and `tdxlab modules diff A B`: prints the module releases known. */
+import { InputError } from '../../abi/input-error.ts';
 import {
   describeRelease,
   describeReleases,
   type ReleaseDescription,
 } from '../../lab/modules/describe-release.ts';
 import { diffReleases, type GainedAndLost, type ReleaseDifference } from '../../lab/modules/diff-releases.ts';
-import { InputError } from '../../survey/input-error.ts';
 import { toJson } from '../format.ts';
 import { type Io, style } from '../io.ts';
 import { printTable, printWrapped } from '../table.ts';

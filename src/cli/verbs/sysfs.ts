@@ -1,8 +1,8 @@
 /** `tdxlab sysfs HOST [PATH]`: the files a brought-up host exposes to programs. */
 import { KernelError } from '../../abi/errno.ts';
+import { InputError } from '../../abi/input-error.ts';
 import { Sysfs } from '../../kernel/sysfs.ts';
 import { createHost } from '../../lab/host.ts';
-import { InputError } from '../../survey/input-error.ts';
 import { toJson } from '../format.ts';
 import { hostOptions, kernelPolicy, readHost } from '../host-operands.ts';
 import { EXIT, type Run } from '../verb.ts';

@@ -1,10 +1,10 @@
 /** `tdxlab td HOST PROGRAM`: runs a scripted TD on a host and prints its life. */
 import { pathToFileURL } from 'node:url';
+import { InputError } from '../../abi/input-error.ts';
 import type { GuestProgram } from '../../lab/guest/program.ts';
 import { GUEST_PROGRAMS } from '../../lab/guest/programs.ts';
 import { createHost } from '../../lab/host.ts';
 import { runProgram, type TdEvent } from '../../lab/td/run-program.ts';
-import { InputError } from '../../survey/input-error.ts';
 import { formatCount, toJson } from '../format.ts';
 import { hostOptions, kernelPolicy, readHost } from '../host-operands.ts';
 import { style } from '../io.ts';

@@ -1,6 +1,6 @@
 /** Explains what a person copied from a host: statuses, leaves, metadata fields, errno values, log lines. */
+import { InputError } from '../../abi/input-error.ts';
 import { LEAVES } from '../../abi/leaves.ts';
-import { InputError } from '../../survey/input-error.ts';
 import { errnoNamed, errnoNumbered, explainErrno } from './errno.ts';
 import { explainExit } from './exit.ts';
 import type { Explanation } from './explanation.ts';

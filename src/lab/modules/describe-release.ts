@@ -1,10 +1,10 @@
 /** A release of the TDX module as people ask about it: features by name, limits, fields, leaves. */
 import { type Feature, featuresOf } from '../../abi/features.ts';
 import { compareVersions, type GlobalField, globalFieldsOf } from '../../abi/global-fields.ts';
+import { InputError } from '../../abi/input-error.ts';
 import { LEAVES } from '../../abi/leaves.ts';
 import { cpuidConfigsOf } from '../../module/cpuid-config.ts';
 import { findRelease, type ModuleRelease, RELEASES } from '../../module/releases.ts';
-import { InputError } from '../../survey/input-error.ts';
 
 /** One limit of a release. @public */
 export interface Limit {
@@ -68,7 +68,7 @@ export function describeRelease(version: string): ReleaseDescription {
       ({ name }) => name,
     ),
     guestLeaves: LEAVES.filter(
-      ({ side, firstSeen }) => side === 'guest' && compareVersions(firstSeen, release.version) <= 0,
+      ({ side, number }) => side === 'guest' && release.guestLeaves.has(number),
     ).map(({ name }) => name),
   };
 }

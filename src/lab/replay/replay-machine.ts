@@ -1,12 +1,12 @@
 /** The machine of a vector file: exactly the CPUID, MSRs, CMRs and entropy of its platform line. */
 
+import { InputError } from '../../abi/input-error.ts';
 import type { MachineDescription } from '../../machine/description.ts';
 import { Machine } from '../../machine/machine.ts';
 import type { CpuidResult } from '../../machine/native-platform.ts';
 import { MSR } from '../../machine/platform.ts';
 import { loadModule } from '../../module/load-module.ts';
 import { findRelease } from '../../module/releases.ts';
-import { InputError } from '../../survey/input-error.ts';
 import type { PlatformLine } from './vector-lines.ts';
 
 /** Packages are the x2APIC id above these bits on the recorded platforms. */

@@ -1,7 +1,7 @@
 /** The lines of a vector file: one JSON object each, checked as it is read. */
 import * as v from 'valibot';
+import { InputError } from '../../abi/input-error.ts';
 import { REGISTER_NAMES } from '../../abi/registers.ts';
-import { InputError } from '../../survey/input-error.ts';
 
 const hex = v.pipe(
   v.string(),

@@ -13,7 +13,7 @@
  */
 import { createHash } from 'node:crypto';
 import { gunzipSync, gzipSync } from 'node:zlib';
-import { InputError } from '../../survey/input-error.ts';
+import { InputError } from '../../abi/input-error.ts';
 import { type PackedData, packData, unpackData } from './plain-data.ts';
 
 const MAGIC = new TextEncoder().encode('TDXLABHS');

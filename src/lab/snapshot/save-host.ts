@@ -4,11 +4,11 @@
  * whatever executes guests.
  */
 import { hex } from '../../abi/address.ts';
+import { InputError } from '../../abi/input-error.ts';
 import { HostKernel } from '../../kernel/host-kernel.ts';
 import { Machine } from '../../machine/machine.ts';
 import { restoreSeamImages, saveSeamImages } from '../../module/saved-images.ts';
 import { TdxModule } from '../../module/tdx-module.ts';
-import { InputError } from '../../survey/input-error.ts';
 import type { Host } from '../host.ts';
 import { decodeContainer, encodeContainer } from './container.ts';
 

@@ -1,5 +1,4 @@
 /** The TDCALL dispatcher (module facts 9). */
-import { TDG } from '../../abi/leaves.ts';
 import { OPERAND } from '../../abi/operands.ts';
 import { RAX } from '../../abi/registers.ts';
 import { withOperand } from '../../abi/status.ts';
@@ -13,8 +12,6 @@ import { clearInstructionBlocking, exitToHost } from './td-exit.ts';
 import type { ExitResult } from './vm-exit.ts';
 
 const OPERAND_INVALID_RAX = withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.RAX);
-/** Leaves that accept a version above 0. */
-const VERSIONED: ReadonlySet<number> = new Set([TDG.vmRd, TDG.vpVeinfoGet]);
 const DETAILS = 0xffff_ffffn;
 
 /** @internal */
@@ -42,7 +39,8 @@ function callLeaf(
   if (high !== 0 || low >= 0x100_0000) return OPERAND_INVALID_RAX;
   const number = low & 0xffff;
   const version = low >>> 16;
-  if (version > 0 && !VERSIONED.has(number)) return OPERAND_INVALID_RAX;
+  const newest = vcpu.module.release.guestLeaves.get(number);
+  if (newest === undefined || (version > 0 && newest === 0)) return OPERAND_INVALID_RAX;
   return GUEST_LEAVES[number]?.(vcpu, version) ?? OPERAND_INVALID_RAX;
 }
 

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ERRNO, type ErrnoName } from '../../../src/abi/errno.ts';
 import { GLOBAL_FIELDS } from '../../../src/abi/global-fields.ts';
+import { InputError } from '../../../src/abi/input-error.ts';
 import { LEAVES } from '../../../src/abi/leaves.ts';
 import { SEAMLDR_STATUS } from '../../../src/abi/seamldr-status.ts';
 import { SW_STATUS } from '../../../src/abi/status.ts';
@@ -9,7 +10,6 @@ import { STATUS } from '../../../src/abi/status-codes.ts';
 import { explain } from '../../../src/lab/explain/explain.ts';
 import type { Explanation } from '../../../src/lab/explain/explanation.ts';
 import { TD_FIELDS } from '../../../src/lab/explain/td-fields.ts';
-import { InputError } from '../../../src/survey/input-error.ts';
 
 const hex = (value: bigint | number): string => `0x${value.toString(16)}`;
 

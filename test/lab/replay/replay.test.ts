@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { InputError } from '../../../src/abi/input-error.ts';
 import { replayFiles, replayVectors } from '../../../src/lab/replay/replay.ts';
 import { NATIVE_CPUID, NATIVE_MSRS } from '../../../src/machine/native-platform.ts';
-import { InputError } from '../../../src/survey/input-error.ts';
 
 const hexNumber = (value: number | bigint): string => `0x${value.toString(16)}`;
 

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { MIB, PAGE_4K } from '../../../src/abi/address.ts';
+import { InputError } from '../../../src/abi/input-error.ts';
 import { TDH } from '../../../src/abi/leaves.ts';
 import { RCX, setRegNumber } from '../../../src/abi/registers.ts';
 import { SEAMLDR_STATUS } from '../../../src/abi/seamldr-status.ts';
@@ -10,7 +11,6 @@ import { isSavedHost, SAVED_HOST_FORMAT } from '../../../src/lab/snapshot/contai
 import { loadHost, saveHost } from '../../../src/lab/snapshot/save-host.ts';
 import { LabTd } from '../../../src/lab/td/lab-td.ts';
 import type { TdxModule } from '../../../src/module/tdx-module.ts';
-import { InputError } from '../../../src/survey/input-error.ts';
 import { readHostFiles } from '../../../src/survey/read-host.ts';
 import { TINY } from '../../kernel/tiny-machine.ts';
 
