@@ -88,7 +88,12 @@ const HANDOFF_V0: HandoffVersions = { moduleHv: 0, minUpdateHv: 0, noDowngrade: 
 const HANDOFF_V1: HandoffVersions = { moduleHv: 1, minUpdateHv: 0, noDowngrade: true };
 
 type ReleaseData = Pick<ModuleRelease, 'features0'> &
-  Partial<Omit<ModuleRelease, 'version' | 'major' | 'minor' | 'update' | 'leaves' | 'versionedLeaves' | 'guestLeaves'>>;
+  Partial<
+    Omit<
+      ModuleRelease,
+      'version' | 'major' | 'minor' | 'update' | 'leaves' | 'versionedLeaves' | 'guestLeaves'
+    >
+  >;
 
 function release(version: string, data: ReleaseData): ModuleRelease {
   const [major = 0, minor = 0, update = 0] = version.split('.').map(Number);

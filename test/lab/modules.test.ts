@@ -24,6 +24,13 @@ describe('features', () => {
     expect(() => hasFeature(0n, 'NO_SUCH_BIT')).toThrow();
   });
 
+  it('and leaves of the guest grow from nine in 1.0', () => {
+    const { guestLeaves } = describeRelease('1.0');
+    expect(guestLeaves).toHaveLength(9);
+    expect(guestLeaves).toContain('TDG.VM.WR');
+    expect(describeRelease('1.5.01').guestLeaves).toHaveLength(21);
+  });
+
   it('of every release have names', () => {
     for (const { features } of describeReleases()) {
       expect(features.filter(({ name }) => name.startsWith('BIT_'))).toEqual([]);

@@ -3,6 +3,7 @@ import { GIB, MIB, PAGE_4K } from '../../src/abi/address.ts';
 import { TDH } from '../../src/abi/leaves.ts';
 import type { RegisterName } from '../../src/abi/registers.ts';
 import type { TdmrInfo } from '../../src/abi/tdmr-info.ts';
+import { findRelease } from '../../src/module/releases.ts';
 import { TrustDomain } from '../../src/module/td/trust-domain.ts';
 import { type ModuleMachine, moduleMachine } from './module-machine.ts';
 import { configure, finish, initialise, ONE_TDMR } from './ready-module.ts';
@@ -37,6 +38,8 @@ export interface TdOptions {
   readonly x2apicId?: bigint;
   /** KeyID; 41 unless given. */
   readonly keyId?: number;
+  /** Release of the module; 1.5.25 unless given. */
+  readonly release?: string;
 }
 
 /** A TD, and calls on it. */
@@ -61,7 +64,7 @@ export interface ReadyTd extends ModuleMachine {
 
 /** Builds a TD. Throws when a call fails. */
 export function readyTd(options: TdOptions = {}): ReadyTd {
-  const host = moduleMachine();
+  const host = moduleMachine({}, findRelease(options.release ?? '1.5.25')!);
   options.observe?.(host);
   initialise(host);
   const infos: TdmrInfo[] = [ONE_TDMR];

@@ -1,6 +1,6 @@
 /** A release of the TDX module as people ask about it: features by name, limits, fields, leaves. */
 import { type Feature, featuresOf } from '../../abi/features.ts';
-import { compareVersions, type GlobalField, globalFieldsOf } from '../../abi/global-fields.ts';
+import { type GlobalField, globalFieldsOf } from '../../abi/global-fields.ts';
 import { InputError } from '../../abi/input-error.ts';
 import { LEAVES } from '../../abi/leaves.ts';
 import { cpuidConfigsOf } from '../../module/cpuid-config.ts';
@@ -67,9 +67,9 @@ export function describeRelease(version: string): ReleaseDescription {
     hostLeaves: LEAVES.filter(({ side, number }) => side === 'host' && release.leaves.has(number)).map(
       ({ name }) => name,
     ),
-    guestLeaves: LEAVES.filter(
-      ({ side, number }) => side === 'guest' && release.guestLeaves.has(number),
-    ).map(({ name }) => name),
+    guestLeaves: LEAVES.filter(({ side, number }) => side === 'guest' && release.guestLeaves.has(number)).map(
+      ({ name }) => name,
+    ),
   };
 }
 

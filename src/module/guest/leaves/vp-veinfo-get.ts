@@ -10,7 +10,8 @@ import type { GuestLeaf } from '../guest-leaf.ts';
 /** Version 1 adds the category, version 2 the interruptibility state. @internal */
 export const vpVeinfoGet: GuestLeaf = ({ module, regs: { q }, tdvps }, version) => {
   for (const register of [RCX, RDX, R8, R9, R10]) q[register] = 0n;
-  if (version > module.release.guestLeaves.get(TDG.vpVeinfoGet)!) return withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.RAX);
+  if (version > module.release.guestLeaves.get(TDG.vpVeinfoGet)!)
+    return withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.RAX);
   if (tdvps.u32(TDVPS.VE_VALID) === 0) return STATUS.TDX_NO_VALID_VE_INFO;
   const category = version > 0 ? BigInt(tdvps.u8(TDVPS.VE_CATEGORY)) : 0n;
   q[RCX] = BigInt(tdvps.u32(TDVPS.VE_EXIT_REASON)) | (category << 32n);

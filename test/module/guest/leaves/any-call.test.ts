@@ -40,6 +40,16 @@ describe('a TDCALL', () => {
     expect(statusOf(guest.tdcall(2 ** 32))).toBe(INVALID_RAX);
   });
 
+  it.each([
+    ['1.5.05', [INVALID_RAX, INVALID_RAX]],
+    ['1.5.09', [STATUS.TDX_NO_VALID_VE_INFO, INVALID_RAX]],
+    ['1.5.24', [STATUS.TDX_NO_VALID_VE_INFO, STATUS.TDX_NO_VALID_VE_INFO]],
+  ])('of a version that came later is refused by release %s', (release, expected) => {
+    const guest = guestExits(readyTd({ runnable: true, release }));
+    const versions = [1, 2].map((version) => statusOf(guest.tdcall(TDG.vpVeinfoGet | (version << 16))));
+    expect(versions).toEqual(expected);
+  });
+
   it('with any registers at all ends in a status, an event or an exit, and keeps the locks balanced', () => {
     const tds = [td(0), td(2)];
     const value = fc.oneof(
