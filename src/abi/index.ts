@@ -7,6 +7,7 @@ export * from './format-bytes.ts';
 export * from './global-fields.ts';
 export * from './input-error.ts';
 export * from './leaves.ts';
+export * from './measurement.ts';
 export * from './metadata-field.ts';
 export * from './msr-policy.ts';
 export * from './op-states.ts';

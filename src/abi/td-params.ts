@@ -1,4 +1,5 @@
 /** TD_PARAMS: what the creator of a TD asks for in MNG.INIT (module facts 6, layout table). */
+import { MEASUREMENT_BYTES } from './measurement.ts';
 
 /** Bytes of TD_PARAMS, and its alignment. @public */
 export const TD_PARAMS_BYTES = 1024;
@@ -38,8 +39,6 @@ export interface TdParams {
   /** EAX, EBX, ECX, EDX of every leaf of CPUID_CONFIG_LEAVES, in its order. */
   readonly cpuid: readonly (readonly [number, number, number, number])[];
 }
-
-const MEASUREMENT_BYTES = 48;
 
 /** The bytes of TD_PARAMS, what is not named zero. @public */
 export function encodeTdParams(params: TdParams): Uint8Array {

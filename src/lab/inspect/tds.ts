@@ -1,4 +1,5 @@
 /** The TDs of a host as their control structures tell them. */
+import { MEASUREMENT_BYTES } from '../../abi/measurement.ts';
 import { OP_STATES, type OpStateName } from '../../abi/op-states.ts';
 import { MachineCheck } from '../../machine/exceptions.ts';
 import { ATTRIBUTES } from '../../module/td/features.ts';
@@ -12,7 +13,6 @@ import {
   TDVPS,
   VCPU_STATE,
 } from '../../module/td/layout.ts';
-import { MEASUREMENT_BYTES } from '../../module/td/measurement.ts';
 import type { TdxModule } from '../../module/tdx-module.ts';
 import { countPages, type PageCount, type UsedPage } from './pages.ts';
 import { type SeptRun, septTree } from './sept-tree.ts';

@@ -2,6 +2,7 @@
 
 import { PAGE_4K } from '../../abi/address.ts';
 import { TDH } from '../../abi/leaves.ts';
+import { MEASUREMENT_BYTES } from '../../abi/measurement.ts';
 import { OP_STATE } from '../../abi/op-states.ts';
 import { OPERAND } from '../../abi/operands.ts';
 import { PAGE_TYPE } from '../../abi/page-types.ts';
@@ -16,7 +17,7 @@ import { readShared, sharedBuffer } from '../shared-buffer.ts';
 import { ATTRIBUTES, hasAny } from '../td/features.ts';
 import { type Held, locking } from '../td/held.ts';
 import { MRTD_CONTEXT_VERSION, TDCS } from '../td/layout.ts';
-import { MEASUREMENT_BYTES, TdMeasurement } from '../td/measurement.ts';
+import { TdMeasurement } from '../td/measurement.ts';
 import { openMsrs } from '../td/msr-bitmaps.ts';
 import { enterOpState, lockPageAt, plainHpa } from '../td/operands.ts';
 import { configureCpuid } from '../td/td-cpuid.ts';

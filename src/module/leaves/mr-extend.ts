@@ -1,6 +1,7 @@
 /** TDH.MR.EXTEND: measures 256 bytes of a page that was added to a TD under construction (module facts 8). */
 import { offsetIn } from '../../abi/address.ts';
 import { TDH } from '../../abi/leaves.ts';
+import { EXTEND_CHUNK } from '../../abi/measurement.ts';
 import { OPERAND } from '../../abi/operands.ts';
 import { RCX, RDX } from '../../abi/registers.ts';
 import { withOperand } from '../../abi/status.ts';
@@ -9,7 +10,7 @@ import type { LogicalProcessor } from '../../machine/lp.ts';
 import type { Leaf } from '../leaf.ts';
 import { gpaFrom } from '../td/gpa.ts';
 import { type Held, locking } from '../td/held.ts';
-import { EXTEND_CHUNK, isMeasurementCompatible, runningMeasurement } from '../td/measurement.ts';
+import { isMeasurementCompatible, runningMeasurement } from '../td/measurement.ts';
 import { enterOpState, lockTdr } from '../td/operands.ts';
 import { putSeptDetails, SEPT_LEVEL } from '../td/sept.ts';
 import { isLeafEntry, isSeptStateAllowed, SEPT_LOW } from '../td/sept-entry.ts';

@@ -3,6 +3,7 @@
  * RDX address of the hash of the service TD's TDINFO, R8 slot, R9 type, R10 attributes.
  */
 import { TDH } from '../../abi/leaves.ts';
+import { MEASUREMENT_BYTES } from '../../abi/measurement.ts';
 import { OPERAND } from '../../abi/operands.ts';
 import { RCX, RDX } from '../../abi/registers.ts';
 import { withOperand } from '../../abi/status.ts';
@@ -11,7 +12,6 @@ import type { LogicalProcessor } from '../../machine/lp.ts';
 import type { Leaf } from '../leaf.ts';
 import { readShared, sharedBuffer } from '../shared-buffer.ts';
 import { type Held, locking } from '../td/held.ts';
-import { MEASUREMENT_BYTES } from '../td/measurement.ts';
 import { enterOpState, lockTdr } from '../td/operands.ts';
 import { BINDING_STATE, bindingRequest, lockBindings, ServiceTdBinding } from '../td/service-td.ts';
 import type { TdxModule } from '../tdx-module.ts';

@@ -1,18 +1,16 @@
 /** A running SHA-384 over what a TD is built from (module facts 8). */
 import { createHash } from 'node:crypto';
 import { PAGE_4K } from '../../abi/address.ts';
+import {
+  EXTEND_CHUNK,
+  MEASUREMENT_RECORD,
+  MEASUREMENT_RECORD_BYTES,
+  putMeasurementRecord,
+} from '../../abi/measurement.ts';
 import type { PhysicalMemory } from '../../machine/memory.ts';
 import type { TdxModule } from '../tdx-module.ts';
 import { MRTD_CONTEXT_VERSION, TDCS } from './layout.ts';
 import type { TrustDomain } from './trust-domain.ts';
-
-/** Bytes of a measurement register. @public */
-export const MEASUREMENT_BYTES = 48;
-/** Bytes that one MR.EXTEND measures. @public */
-export const EXTEND_CHUNK = 256;
-const BLOCK_BYTES = 128;
-const GPA_OFFSET = 16;
-const TWO_32 = 0x1_0000_0000;
 
 /** SHA-384 of the parts, one after the other. @public */
 export function sha384(...parts: readonly Uint8Array[]): Uint8Array {
@@ -20,16 +18,6 @@ export function sha384(...parts: readonly Uint8Array[]): Uint8Array {
   for (const part of parts) hash.update(part);
   return hash.digest();
 }
-
-/** A block's name as the words that it begins with, up to the GPA. */
-function nameWords(name: string): readonly number[] {
-  const bytes = new Uint8Array(GPA_OFFSET);
-  bytes.set(new TextEncoder().encode(name));
-  return [...new Uint32Array(bytes.buffer)];
-}
-
-const PAGE_ADD = nameWords('MEM.PAGE.ADD');
-const EXTEND = nameWords('MR.EXTEND');
 
 /**
  * The measurement of a TD under construction. It is kept as the message to hash, because a running hash cannot be
@@ -70,16 +58,17 @@ export class TdMeasurement {
 
   /** MEM.PAGE.ADD of the page at `gpa`. */
   addPage(gpa: number): void {
-    this.#putBlock(this.#room(BLOCK_BYTES), PAGE_ADD, gpa);
-    this.#grow(BLOCK_BYTES);
+    const place = this.#room(MEASUREMENT_RECORD_BYTES);
+    putMeasurementRecord(this.#memory.frames.words32, place, MEASUREMENT_RECORD.pageAdd, gpa);
+    this.#grow(MEASUREMENT_RECORD_BYTES);
   }
 
   /** MR.EXTEND of the 256 bytes at `gpa`, which are at `address` under `keyId`. Throws MachineCheck. */
   extend(gpa: number, address: number, keyId: number): void {
-    const place = this.#room(BLOCK_BYTES + EXTEND_CHUNK);
-    this.#memory.readToFrame(address, EXTEND_CHUNK, keyId, place + BLOCK_BYTES);
-    this.#putBlock(place, EXTEND, gpa);
-    this.#grow(BLOCK_BYTES + EXTEND_CHUNK);
+    const place = this.#room(MEASUREMENT_RECORD_BYTES + EXTEND_CHUNK);
+    this.#memory.readToFrame(address, EXTEND_CHUNK, keyId, place + MEASUREMENT_RECORD_BYTES);
+    putMeasurementRecord(this.#memory.frames.words32, place, MEASUREMENT_RECORD.extend, gpa);
+    this.#grow(MEASUREMENT_RECORD_BYTES + EXTEND_CHUNK);
   }
 
   /** MRTD. */
@@ -110,14 +99,6 @@ export class TdMeasurement {
 
   #grow(bytes: number): void {
     this.#lengths[this.#lengths.length - 1]! += bytes;
-  }
-
-  #putBlock(place: number, name: readonly number[], gpa: number): void {
-    const words = this.#memory.frames.words32;
-    const word = place / 4;
-    for (let i = 0; i < name.length; i++) words[word + i] = name[i]!;
-    words[word + GPA_OFFSET / 4] = gpa;
-    words[word + GPA_OFFSET / 4 + 1] = gpa / TWO_32;
   }
 }
 

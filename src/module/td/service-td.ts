@@ -1,4 +1,5 @@
 /** Service TDs: the table in the TDCS of the TD they serve, and the handle by which they name it (module facts 8, 14). */
+import { MEASUREMENT_BYTES } from '../../abi/measurement.ts';
 import { OPERAND } from '../../abi/operands.ts';
 import { R8, R9, R10, type Registers } from '../../abi/registers.ts';
 import { withOperand } from '../../abi/status.ts';
@@ -7,7 +8,7 @@ import type { LockMode } from '../locks.ts';
 import type { ControlStructure } from './control-structure.ts';
 import { type Held, lockField } from './held.ts';
 import { SERVTD_BINDING, TDCS, TDR } from './layout.ts';
-import { MEASUREMENT_BYTES, sha384 } from './measurement.ts';
+import { sha384 } from './measurement.ts';
 
 /** A TD is served by one migration TD at most. @public */
 export const MAX_SERVICE_TDS = 1;

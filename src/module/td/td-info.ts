@@ -1,8 +1,9 @@
 /** TDINFO: what a TD is, as reports and service TD bindings state it (module facts 8). */
+import { MEASUREMENT_BYTES } from '../../abi/measurement.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import type { ControlStructure } from './control-structure.ts';
 import { TDCS } from './layout.ts';
-import { MEASUREMENT_BYTES, sha384 } from './measurement.ts';
+import { sha384 } from './measurement.ts';
 
 /** Bytes of TDINFO. @public */
 export const TD_INFO_BYTES = 512;

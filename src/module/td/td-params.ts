@@ -1,4 +1,6 @@
 /** TD_PARAMS: what the creator of a TD asks for in MNG.INIT, and the checks on it (module facts 6). */
+
+import { MEASUREMENT_BYTES } from '../../abi/measurement.ts';
 import { OPERAND } from '../../abi/operands.ts';
 import { withOperand } from '../../abi/status.ts';
 import { STATUS } from '../../abi/status-codes.ts';
@@ -9,7 +11,6 @@ import { MODULE_MSR } from '../platform-msrs.ts';
 import type { TdxModule } from '../tdx-module.ts';
 import { ATTRIBUTES, CONFIG_FLAGS, hasAll, hasAny, TD_CTLS, XFAM } from './features.ts';
 import { MAX_VCPUS_PER_TD, MAX_VMS, TDCS, TDCS_PAGES_MIN, TDR } from './layout.ts';
-import { MEASUREMENT_BYTES } from './measurement.ts';
 import { SEPT_LEVEL } from './sept.ts';
 import type { TrustDomain } from './trust-domain.ts';
 import { TSC_POINT } from './virtual-tsc.ts';

@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { EXTEND_CHUNK, MEASUREMENT_BYTES } from '../../../src/abi/measurement.ts';
 import { MachineCheck } from '../../../src/machine/exceptions.ts';
 import { PhysicalMemory } from '../../../src/machine/memory.ts';
-import { EXTEND_CHUNK, MEASUREMENT_BYTES, TdMeasurement } from '../../../src/module/td/measurement.ts';
+import { TdMeasurement } from '../../../src/module/td/measurement.ts';
 
 /** 128 bytes: a name, and a GPA at byte 16. */
 function block(name: string, gpa: number): Uint8Array {

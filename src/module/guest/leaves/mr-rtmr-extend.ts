@@ -1,11 +1,12 @@
 /** TDG.MR.RTMR.EXTEND: extends a runtime measurement register. In: RCX GPA of 48 bytes, RDX register. */
+import { MEASUREMENT_BYTES } from '../../../abi/measurement.ts';
 import { OPERAND } from '../../../abi/operands.ts';
 import { RCX, RDX } from '../../../abi/registers.ts';
 import { withOperand } from '../../../abi/status.ts';
 import { STATUS } from '../../../abi/status-codes.ts';
 import { gpaFrom } from '../../td/gpa.ts';
 import { TDCS } from '../../td/layout.ts';
-import { MEASUREMENT_BYTES, sha384 } from '../../td/measurement.ts';
+import { sha384 } from '../../td/measurement.ts';
 import { accessGpa } from '../gpa-access.ts';
 import type { GuestLeaf } from '../guest-leaf.ts';
 
