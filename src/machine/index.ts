@@ -17,6 +17,7 @@ export {
   type SratEntry,
 } from './description.ts';
 export * from './exceptions.ts';
+export * from './guest-code.ts';
 export * from './lp.ts';
 export * from './machine.ts';
 export { isMapped, type MemoryOptions, type PageMapping, PhysicalMemory, type StoreKind } from './memory.ts';

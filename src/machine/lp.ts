@@ -2,6 +2,7 @@
 import { CACHE_LINE, PAGE_4K } from '../abi/address.ts';
 import { createRegisters, type Registers } from '../abi/registers.ts';
 import { CpuException, VECTOR_GP, VECTOR_UD } from './exceptions.ts';
+import type { GuestContext, GuestExit } from './guest-code.ts';
 import type { Machine } from './machine.ts';
 import type { CpuidResult } from './native-platform.ts';
 import type { Package } from './package.ts';
@@ -99,13 +100,15 @@ export class LogicalProcessor {
     return own.get(exact) ?? own.get(any) ?? table.get(exact) ?? table.get(any);
   }
 
-  /** A load by host software. Throws MachineCheck. */
+  /** A load by host software. Throws MachineCheck, or the CpuException of an access check. */
   load(address: number, length: number, keyId = 0): Uint8Array {
+    this.machine.hostAccess?.(address, length, 'load');
     return this.machine.memory.read(address, length, keyId);
   }
 
   /** A store by host software: reaches memory now, and leaves dirty lines in the package's cache. */
   store(address: number, bytes: Uint8Array, keyId = 0): void {
+    this.machine.hostAccess?.(address, bytes.length, 'store');
     this.machine.memory.write(address, bytes, keyId);
     this.package.cache.markDirty(address, bytes.length, keyId);
   }
@@ -113,11 +116,13 @@ export class LogicalProcessor {
   /** MOVDIR64B: writes one whole line past the caches. `address` is a multiple of 64, `line` 64 bytes. */
   movdir64b(address: number, line: Uint8Array, keyId = 0): void {
     if (address % CACHE_LINE !== 0) throw new CpuException(VECTOR_GP, 'MOVDIR64B to an unaligned address');
+    this.machine.hostAccess?.(address, line.length, 'store');
     this.machine.memory.write(address, line, keyId, 'direct');
   }
 
   /** MOVDIR64B of zeroes over whole pages, as a loop over their lines would do it. */
   movdir64bZero(start: number, end: number, keyId = 0): void {
+    this.machine.hostAccess?.(start, end - start, 'store');
     for (const { cache } of this.machine.packages) cache.discard(start, end);
     this.machine.memory.claim(start, end, keyId);
   }
@@ -143,6 +148,13 @@ export class LogicalProcessor {
     if (!this.kernelMode) throw new CpuException(VECTOR_GP, 'SEAMCALL outside 64-bit mode at CPL 0');
     if (!seam.enabled) throw new CpuException(VECTOR_GP, 'SEAMCALL with the SEAM range disabled');
     return seam.enter(this);
+  }
+
+  /** Runs the guest of `context` until it exits to the host. Throws Error where nothing executes guests. */
+  runGuest(context: GuestContext): GuestExit {
+    const { guestCode } = this.machine;
+    if (guestCode === null) throw new Error('the machine has nothing that executes guests');
+    return guestCode.run(context);
   }
 
   /** State for a saved machine, with what the constructor needs to make the processor. */

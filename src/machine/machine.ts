@@ -7,6 +7,7 @@ import {
   type MemoryRange,
   PARTIAL_WRITE_ERRATUM,
 } from './description.ts';
+import type { GuestCode } from './guest-code.ts';
 import { LogicalProcessor } from './lp.ts';
 import { PhysicalMemory } from './memory.ts';
 import { Package } from './package.ts';
@@ -20,6 +21,13 @@ export type AcpiEvent =
   | { readonly type: 'memory-add'; readonly range: MemoryRange }
   | { readonly type: 'memory-remove'; readonly range: MemoryRange }
   | { readonly type: 'cpu-add'; readonly lp: LogicalProcessor };
+
+/**
+ * Checks an access of host software before it reaches memory: RMP, stage 2 of a hypervisor below the host. Throws
+ * CpuException.
+ * @public
+ */
+export type HostAccessCheck = (address: number, lengthBytes: number, kind: 'load' | 'store') => void;
 
 /** @public */
 export interface MachineOptions {
@@ -36,6 +44,10 @@ export class Machine {
   readonly packages: readonly Package[];
   readonly lps: LogicalProcessor[] = [];
   readonly seam: Seam;
+  /** What executes guests that no TDX module runs; filled by whoever puts the host together. */
+  guestCode: GuestCode | null = null;
+  /** Set by hardware that restricts what host software may touch. */
+  hostAccess: HostAccessCheck | null = null;
   readonly cpuid: CpuidTable;
   readonly msrs: Map<number, bigint>;
   readonly absentMsrs = new Set<number>();

@@ -58,6 +58,8 @@ const FIELDS_NOT_SAVED: Readonly<Record<string, string>> = {
   'Seam.observer': 'looks on',
   'SeamReports.verdict': 'fault point',
   'SeamReports.silent': 'fault point',
+  'Machine.guestCode': 'whoever runs guests sets it again',
+  'Machine.hostAccess': 'set by hardware that is saved',
   'Machine.partialWriteErratum': 'follows from the description',
   'Machine.keyIdStartBit': 'follows from the description',
   'Machine.acpiListeners': 'the kernel listens again',

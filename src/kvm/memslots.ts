@@ -1,0 +1,90 @@
+/** Memory slots of a VM: which guest frames are backed by which user memory and which guest_memfd. */
+import type { GuestMemfdFile } from './guest-memfd/file.ts';
+
+/** One slot; immutable but for the file, which is gone when its last reference is. @public */
+export interface Memslot {
+  readonly id: number;
+  readonly baseGfn: number;
+  readonly pages: number;
+  readonly flags: number;
+  /** Address of the first page in the process that made the slot. */
+  readonly userspaceAddress: number;
+  /** The bound file; null for none, or after its last reference was closed. */
+  guestMemfd: GuestMemfdFile | null;
+  /** Page index in the file that backs `baseGfn`. */
+  readonly guestMemfdIndex: number;
+}
+
+/** The slots of one address space. @public */
+export class Memslots {
+  /** Counts changes, so that a fault can tell that slots changed under it. */
+  generation = 0;
+  readonly #byId = new Map<number, Memslot>();
+  /** Ascending by baseGfn. */
+  #byGfn: Memslot[] = [];
+  /** Slots being deleted or moved: no new mappings are made for them. */
+  readonly #invalid = new Set<Memslot>();
+
+  get size(): number {
+    return this.#byId.size;
+  }
+
+  get(id: number): Memslot | undefined {
+    return this.#byId.get(id);
+  }
+
+  /** The slot that holds `gfn`. */
+  find(gfn: number): Memslot | undefined {
+    const slots = this.#byGfn;
+    let low = 0;
+    let high = slots.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (slots[middle]!.baseGfn <= gfn) low = middle + 1;
+      else high = middle;
+    }
+    const slot = slots[low - 1];
+    return slot !== undefined && gfn < slot.baseGfn + slot.pages ? slot : undefined;
+  }
+
+  /** Slots that share a frame with [startGfn, endGfn), ascending. */
+  overlapping(startGfn: number, endGfn: number): readonly Memslot[] {
+    return this.#byGfn.filter((slot) => slot.baseGfn < endGfn && startGfn < slot.baseGfn + slot.pages);
+  }
+
+  [Symbol.iterator](): Iterator<Memslot> {
+    return this.#byGfn[Symbol.iterator]();
+  }
+
+  /** Adds a slot, or puts it in the place of the one with its id. */
+  set(slot: Memslot): void {
+    this.#remove(slot.id);
+    this.#byId.set(slot.id, slot);
+    const at = this.#byGfn.findIndex((other) => other.baseGfn > slot.baseGfn);
+    this.#byGfn.splice(at === -1 ? this.#byGfn.length : at, 0, slot);
+    this.generation++;
+  }
+
+  delete(id: number): void {
+    this.#remove(id);
+    this.generation++;
+  }
+
+  /** Lets faults in the slot be tried again later instead of served. */
+  markInvalid(slot: Memslot): void {
+    this.#invalid.add(slot);
+    this.generation++;
+  }
+
+  isInvalid(slot: Memslot): boolean {
+    return this.#invalid.has(slot);
+  }
+
+  #remove(id: number): void {
+    const slot = this.#byId.get(id);
+    if (slot === undefined) return;
+    this.#byId.delete(id);
+    this.#invalid.delete(slot);
+    this.#byGfn.splice(this.#byGfn.indexOf(slot), 1);
+  }
+}

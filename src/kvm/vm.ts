@@ -1,0 +1,105 @@
+/** A virtual machine: what its file, its vCPUs and its guest_memfds share, counted by all of them. */
+import { KernelError } from '../abi/errno.ts';
+import type { HostKernel } from '../kernel/host-kernel.ts';
+import { SleepLock } from '../kernel/process/lock.ts';
+import type { Process } from '../kernel/process/process.ts';
+import { MemoryAttributes } from './attributes.ts';
+import type { Backend } from './backend.ts';
+import type { FileState, FileTechnology } from './guest-memfd/file-technology.ts';
+import type { GuestMemfdOptions, GuestMemfdUser, Invalidation } from './guest-memfd/user.ts';
+import { InvalidationSequence } from './invalidation-sequence.ts';
+import { Memslots } from './memslots.ts';
+import type { Vcpu } from './vcpu.ts';
+
+/** @public */
+export interface VmOptions {
+  readonly kernel: HostKernel;
+  readonly process: Process;
+  readonly type: number;
+  readonly gmemOptions: GuestMemfdOptions;
+}
+
+/** @public */
+export class Vm implements GuestMemfdUser {
+  readonly kernel: HostKernel;
+  /** Whose memory backs the slots; ioctls of other processes give EIO. */
+  readonly process: Process;
+  /** The argument of KVM_CREATE_VM. */
+  readonly type: number;
+  readonly gmemOptions: GuestMemfdOptions;
+  backend!: Backend;
+  /** State that files have which are bound to a slot of this VM; the backend moves it on. */
+  fileStage: FileState = 'bound';
+  /** Order of locks: vm.lock, vCPU mutexes by id, slotsLock, a file's invalidate lock, mmuLock. */
+  readonly lock = new SleepLock();
+  readonly slotsLock = new SleepLock();
+  readonly mmuLock = new SleepLock();
+  readonly slots = new Memslots();
+  readonly attributes = new MemoryAttributes();
+  readonly invalidations = new InvalidationSequence();
+  /** By id, in the order of their creation. */
+  readonly vcpus = new Map<number, Vcpu>();
+  /** KVM_CREATE_VCPU calls that have begun; more than `vcpus` while one is under way. */
+  createdVcpus = 0;
+  /** Limit on vCPUs, KVM_CAP_MAX_VCPUS. */
+  maxVcpus = 0;
+  /** Hypercalls that go to user space, KVM_CAP_EXIT_HYPERCALL: bit per number. */
+  hypercallExits = 0n;
+  splitIrqchip = false;
+  /** TSC frequency that vCPUs start with. */
+  tscKhz = 0;
+  /** Why every further ioctl gives EIO; null while the VM is well. */
+  bugged: string | null = null;
+  #references = 1;
+
+  constructor({ kernel, process, type, gmemOptions }: VmOptions) {
+    this.kernel = kernel;
+    this.process = process;
+    this.type = type;
+    this.gmemOptions = gmemOptions;
+  }
+
+  get references(): number {
+    return this.#references;
+  }
+
+  get technology(): FileTechnology {
+    return this.backend.file;
+  }
+
+  get(): void {
+    this.#references++;
+  }
+
+  /** Drops a reference; the last one destroys the VM. */
+  async put(): Promise<void> {
+    if (--this.#references === 0) await this.backend.destroyVm();
+  }
+
+  /** Marks the VM as broken: every further ioctl gives EIO. Returns the error to throw. */
+  bug(reason: string, data: Record<string, unknown> = {}): KernelError {
+    this.bugged ??= reason;
+    for (const vcpu of this.vcpus.values()) void vcpu.kick();
+    return new KernelError('EIO', 'vm-bugged', `the VM is broken: ${this.bugged}`, data);
+  }
+
+  /** Makes every vCPU leave the guest; resolves when all have. */
+  async kickAll(): Promise<void> {
+    await Promise.all([...this.vcpus.values()].map((vcpu) => vcpu.kick()));
+  }
+
+  /** Makes every vCPU forget its translations before it runs another guest instruction. */
+  async flushTlbs(): Promise<void> {
+    for (const vcpu of this.vcpus.values()) vcpu.requests.add('tlb-flush');
+    await this.kickAll();
+  }
+
+  async invalidateStart({ startGfn, endGfn, what }: Invalidation): Promise<void> {
+    this.invalidations.begin(startGfn, endGfn);
+    await this.backend.zap(startGfn, endGfn, what);
+  }
+
+  invalidateEnd({ startGfn, endGfn }: Invalidation): void {
+    this.invalidations.end(startGfn, endGfn);
+  }
+}
