@@ -25,3 +25,4 @@ export * from './td-fields.ts';
 export * from './td-params.ts';
 export * from './tdmr-info.ts';
 export * from './vcpu-fields.ts';
+export * from './vm-exit.ts';

@@ -2,7 +2,7 @@
 export * from './cpuid-config.ts';
 export * from './guest/guest-runner.ts';
 export * from './guest/running-vcpu.ts';
-export { EXIT, EXIT_BUS_LOCK, EXIT_ENTRY_FAILED, type GuestOutcome, type VmExit } from './guest/vm-exit.ts';
+export type { GuestOutcome, VmExit } from './guest/vm-exit.ts';
 export * from './load-module.ts';
 export { type ModuleImage, moduleImage } from './module-image.ts';
 export * from './releases.ts';

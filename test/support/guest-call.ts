@@ -1,9 +1,10 @@
 /** TDCALLs of a TD's vCPU, executed one at a time between calls of the host. */
 import { TDH } from '../../src/abi/leaves.ts';
 import { REGISTER_NAMES, type RegisterName } from '../../src/abi/registers.ts';
+import { EXIT } from '../../src/abi/vm-exit.ts';
 import { deliverExit } from '../../src/module/guest/dispatcher.ts';
 import type { RunningVcpu } from '../../src/module/guest/running-vcpu.ts';
-import { EXIT, type VmExit } from '../../src/module/guest/vm-exit.ts';
+import type { VmExit } from '../../src/module/guest/vm-exit.ts';
 import { VMCS } from '../../src/module/td/vmcs.ts';
 import type { ReadyTd } from './ready-td.ts';
 

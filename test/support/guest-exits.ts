@@ -1,9 +1,10 @@
 /** A TD's vCPU that stays entered on LP 0, and VM exits of it one at a time. */
 import { TDH } from '../../src/abi/leaves.ts';
 import { RAX, REGISTER_NAMES, type RegisterName } from '../../src/abi/registers.ts';
+import { EXIT } from '../../src/abi/vm-exit.ts';
 import { deliverExit } from '../../src/module/guest/dispatcher.ts';
 import type { RunningVcpu } from '../../src/module/guest/running-vcpu.ts';
-import { EXIT, type GuestOutcome, type VmExit } from '../../src/module/guest/vm-exit.ts';
+import type { GuestOutcome, VmExit } from '../../src/module/guest/vm-exit.ts';
 import { VMCS } from '../../src/module/td/vmcs.ts';
 import type { ReadyTd } from './ready-td.ts';
 

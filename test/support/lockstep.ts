@@ -3,13 +3,14 @@ import { expect } from 'vitest';
 import { PAGE_4K } from '../../src/abi/address.ts';
 import { TDG } from '../../src/abi/leaves.ts';
 import { R15, RAX, RCX } from '../../src/abi/registers.ts';
+import { EXIT } from '../../src/abi/vm-exit.ts';
 import type { Cpu } from '../../src/kernel/cpu.ts';
 import { seamcall } from '../../src/kernel/seamcall.ts';
 import type { Host } from '../../src/lab/host.ts';
 import { loadHost, saveHost } from '../../src/lab/snapshot/save-host.ts';
 import type { GuestRunner } from '../../src/module/guest/guest-runner.ts';
 import type { RunningVcpu } from '../../src/module/guest/running-vcpu.ts';
-import { EXIT, type VmExit } from '../../src/module/guest/vm-exit.ts';
+import type { VmExit } from '../../src/module/guest/vm-exit.ts';
 import { VMCS } from '../../src/module/td/vmcs.ts';
 import type { TdxModule } from '../../src/module/tdx-module.ts';
 

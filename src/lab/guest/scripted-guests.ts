@@ -1,13 +1,14 @@
 /** Runs scripts as the guests of a module: what hardware does between a VM entry and the next VM exit. */
 import { PAGE_4K } from '../../abi/address.ts';
 import { REGISTER_NAMES, type RegisterName } from '../../abi/registers.ts';
+import { EXIT } from '../../abi/vm-exit.ts';
 import type { LogicalProcessor } from '../../machine/lp.ts';
 import { deliverExit } from '../../module/guest/dispatcher.ts';
 import { translateGpa } from '../../module/guest/gpa-access.ts';
 import type { GuestRunner } from '../../module/guest/guest-runner.ts';
 import { isIntercepted } from '../../module/guest/intercepts.ts';
 import type { RunningVcpu } from '../../module/guest/running-vcpu.ts';
-import { EXIT, type GuestOutcome, type VmExit } from '../../module/guest/vm-exit.ts';
+import type { GuestOutcome, VmExit } from '../../module/guest/vm-exit.ts';
 import { TDVPS } from '../../module/td/layout.ts';
 import { VMCS } from '../../module/td/vmcs.ts';
 import type { TdxModule } from '../../module/tdx-module.ts';

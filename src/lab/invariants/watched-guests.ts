@@ -1,10 +1,11 @@
 /** A guest runner that tells a model checker what the guests do. */
 import { RAX } from '../../abi/registers.ts';
+import { EXIT } from '../../abi/vm-exit.ts';
 import type { LogicalProcessor } from '../../machine/lp.ts';
 import { deliverExit } from '../../module/guest/dispatcher.ts';
 import type { GuestRunner } from '../../module/guest/guest-runner.ts';
 import type { RunningVcpu } from '../../module/guest/running-vcpu.ts';
-import { EXIT, type GuestOutcome, type VmExit } from '../../module/guest/vm-exit.ts';
+import type { GuestOutcome, VmExit } from '../../module/guest/vm-exit.ts';
 import type { TdxModule } from '../../module/tdx-module.ts';
 import type { ModelChecker } from './model-checker.ts';
 

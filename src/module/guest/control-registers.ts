@@ -1,12 +1,13 @@
 /** Writes of CR0, CR4 and XCR0 by a TD that the CPU leaves to the module (module facts 11). */
 import { RAX, RCX, RDX, RSP } from '../../abi/registers.ts';
+import { EXIT } from '../../abi/vm-exit.ts';
 import { MODULE_MSR } from '../platform-msrs.ts';
 import { ATTRIBUTES, hasAll, hasAny, TD_CTLS, XFAM } from '../td/features.ts';
 import { CPUID_FLAG, TDCS, TDVPS } from '../td/layout.ts';
 import { VMCS } from '../td/vmcs.ts';
 import { injectGp, type Refusal, refuse, VE_CATEGORY } from './injection.ts';
 import type { RunningVcpu } from './running-vcpu.ts';
-import { EXIT, type VmExit } from './vm-exit.ts';
+import type { VmExit } from './vm-exit.ts';
 
 const ACCESS = { MOV_TO_CR: 0, LMSW: 3 } as const;
 const CR0 = {

@@ -1,5 +1,6 @@
 /** CPUID as a TD executes it (module facts 11). */
 import { RAX, RBX, RCX, RDX } from '../../abi/registers.ts';
+import { EXIT } from '../../abi/vm-exit.ts';
 import { CPUID_LEAF, EAX, EBX, ECX, EDX } from '../platform-cpu-facts.ts';
 import { cpuidIndex, isFixed0Leaf, loadCpuid } from '../td/cpuid-values.ts';
 import { hasAny, TD_CTLS } from '../td/features.ts';
@@ -8,7 +9,6 @@ import { VMCS } from '../td/vmcs.ts';
 import { injectVe, VE_CATEGORY, type VeCategory } from './injection.ts';
 import { isIn64BitMode } from './long-mode.ts';
 import type { RunningVcpu } from './running-vcpu.ts';
-import { EXIT } from './vm-exit.ts';
 
 /** Leaves for virtual machine monitors: never the module's to answer. */
 const VMM_LEAVES = { first: 0x4000_0000, last: 0x4fff_ffff } as const;

@@ -1,5 +1,6 @@
 /** What the module makes of a VM exit of a TD's own VM: resume it, inject an event, or exit to the host (module facts 11). */
 import { STATUS } from '../../abi/status-codes.ts';
+import { EXIT, EXIT_BUS_LOCK, EXIT_ENTRY_FAILED } from '../../abi/vm-exit.ts';
 import { fatal } from '../fatal.ts';
 import { ATTRIBUTES, hasAny } from '../td/features.ts';
 import { TDR, TDVPS } from '../td/layout.ts';
@@ -22,14 +23,7 @@ import { rdmsrExit, wrmsrExit } from './msr-access.ts';
 import type { RunningVcpu } from './running-vcpu.ts';
 import { advanceRip, exitToHost } from './td-exit.ts';
 import { tdcallExit } from './tdcall.ts';
-import {
-  EXIT,
-  EXIT_BUS_LOCK,
-  EXIT_ENTRY_FAILED,
-  type ExitResult,
-  type GuestOutcome,
-  type VmExit,
-} from './vm-exit.ts';
+import type { ExitResult, GuestOutcome, VmExit } from './vm-exit.ts';
 import { forgetFaultsOnProgress } from './zero-step.ts';
 
 type ExitHandler = (vcpu: RunningVcpu, exit: VmExit) => ExitResult;

@@ -1,5 +1,6 @@
 /** EPT violations and misconfigurations of a running TD (module facts 11). */
 import { STATUS } from '../../abi/status-codes.ts';
+import { EXIT } from '../../abi/vm-exit.ts';
 import { fatal } from '../fatal.ts';
 import { CONFIG_FLAGS, hasAny, TD_CTLS } from '../td/features.ts';
 import { isGpaValid, isSharedGpa } from '../td/gpa.ts';
@@ -10,7 +11,7 @@ import { EEQ_PENDING } from './gpa-access.ts';
 import { injectPf, injectVe, VE_CATEGORY } from './injection.ts';
 import type { RunningVcpu } from './running-vcpu.ts';
 import { exitForEptViolation, exitToHost } from './td-exit.ts';
-import { EXIT, type ExitResult, type VmExit } from './vm-exit.ts';
+import type { ExitResult, VmExit } from './vm-exit.ts';
 import { noteFault } from './zero-step.ts';
 
 const QUALIFICATION = {

@@ -1,6 +1,7 @@
 /** Memory operands of guest leaves: the way from a GPA to memory, as the CPU's page walker would go it (module facts 9). */
 import { offsetIn, PAGE_4K } from '../../abi/address.ts';
 import { STATUS } from '../../abi/status-codes.ts';
+import { EXIT } from '../../abi/vm-exit.ts';
 import { isSharedHpa } from '../platform.ts';
 import { MODULE_MSR } from '../platform-msrs.ts';
 import { TD_CTLS } from '../td/features.ts';
@@ -12,7 +13,6 @@ import { VMCS } from '../td/vmcs.ts';
 import { injectVe, VE_CATEGORY } from './injection.ts';
 import type { RunningVcpu } from './running-vcpu.ts';
 import { exitForEptViolation, exitToHost } from './td-exit.ts';
-import { EXIT } from './vm-exit.ts';
 
 /** Extended exit qualification: the page waits to be accepted. @public */
 export const EEQ_PENDING = 6n;

@@ -1,9 +1,10 @@
 /** Which accesses of a guest the CPU performs itself, as its VMCS and MSR bitmaps say. */
 import { RCX, RSP } from '../../abi/registers.ts';
+import { EXIT } from '../../abi/vm-exit.ts';
 import { isMsrDirect } from '../td/msr-bitmaps.ts';
 import { VMCS } from '../td/vmcs.ts';
 import type { RunningVcpu } from './running-vcpu.ts';
-import { EXIT, type VmExit } from './vm-exit.ts';
+import type { VmExit } from './vm-exit.ts';
 
 const MOV_TO_CR = 0;
 

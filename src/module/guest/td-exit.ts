@@ -1,13 +1,13 @@
 /** Leaving a TD for the host: what is saved, and which registers the host gets (module facts 11). */
 import { R8, R9, RAX, RBP, RCX, RDX, RSP } from '../../abi/registers.ts';
 import { STATUS } from '../../abi/status-codes.ts';
+import { EXIT, EXIT_BUS_LOCK } from '../../abi/vm-exit.ts';
 import { ATTRIBUTES, CONFIG_FLAGS, hasAny } from '../td/features.ts';
 import { LAST_TD_EXIT, TDCS, TDR, TDVPS, VCPU_STATE, XBUFF_XCOMP_BV, XBUFF_XSTATE_BV } from '../td/layout.ts';
 import { leaveEpoch } from '../td/vcpu.ts';
 import { VMCS } from '../td/vmcs.ts';
 import type { RunningVcpu } from './running-vcpu.ts';
 import { updateVcpuStateDetails } from './vcpu-state-details.ts';
-import { EXIT, EXIT_BUS_LOCK } from './vm-exit.ts';
 
 /** Status bits that decide what becomes of the vCPU. */
 const NON_RECOVERABLE = 1n << 62n;

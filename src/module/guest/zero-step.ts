@@ -4,6 +4,7 @@
  */
 
 import { STATUS } from '../../abi/status-codes.ts';
+import { EXIT } from '../../abi/vm-exit.ts';
 import type { ControlStructure } from '../td/control-structure.ts';
 import { hasAny, TD_CTLS } from '../td/features.ts';
 import { isSharedGpa, lockSeptTree } from '../td/gpa.ts';
@@ -15,7 +16,6 @@ import { VMCS } from '../td/vmcs.ts';
 import { walkPrivate } from './gpa-access.ts';
 import { injectVe, VE_CATEGORY } from './injection.ts';
 import type { RunningVcpu } from './running-vcpu.ts';
-import { EXIT } from './vm-exit.ts';
 
 /** Faults without progress before the module remembers where they are, and how many places it remembers. */
 const FAULTS_TOLERATED = 6;

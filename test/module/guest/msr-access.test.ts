@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { TDG } from '../../../src/abi/leaves.ts';
 import { MSR_POLICIES } from '../../../src/abi/msr-policy.ts';
 import { RAX, RCX, RDX } from '../../../src/abi/registers.ts';
-import { EXIT } from '../../../src/module/guest/vm-exit.ts';
+import { EXIT } from '../../../src/abi/vm-exit.ts';
 import { isMsrDirect } from '../../../src/module/td/msr-bitmaps.ts';
 import { VMCS } from '../../../src/module/td/vmcs.ts';
 import { type GuestExits, guestExits, statusOf } from '../../support/guest-exits.ts';

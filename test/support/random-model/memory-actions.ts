@@ -1,9 +1,9 @@
 /** Random calls on the memory of TDs, and what guests do with it. */
 import { GIB, PAGE_2M, PAGE_4K } from '../../../src/abi/address.ts';
 import { TDG, TDH } from '../../../src/abi/leaves.ts';
+import { EXIT } from '../../../src/abi/vm-exit.ts';
 import type { GuestFlow } from '../../../src/lab/guest/flow.ts';
 import { type AbstractTd, type EntryState, vcpuAt } from '../../../src/lab/invariants/abstract-state.ts';
-import { EXIT } from '../../../src/module/guest/vm-exit.ts';
 import { INTR_PENDING_MSR } from '../../../src/module/pending-events.ts';
 import type { Dice } from './dice.ts';
 import type { GuestDeed, ModelRun } from './model-run.ts';

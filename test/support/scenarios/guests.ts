@@ -3,7 +3,7 @@ import { hex, PAGE_4K } from '../../../src/abi/address.ts';
 import { CPUID_POLICIES } from '../../../src/abi/cpuid-policy.ts';
 import { TDG, TDH } from '../../../src/abi/leaves.ts';
 import { MSR_POLICIES } from '../../../src/abi/msr-policy.ts';
-import { EXIT } from '../../../src/module/guest/vm-exit.ts';
+import { EXIT } from '../../../src/abi/vm-exit.ts';
 import type { Operands, ScenarioHost } from './scenario-host.ts';
 import { ScenarioTd, type ScenarioTdOptions } from './scenario-td.ts';
 

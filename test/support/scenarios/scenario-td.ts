@@ -2,7 +2,7 @@
 import { hex, PAGE_4K } from '../../../src/abi/address.ts';
 import { TDG, TDH } from '../../../src/abi/leaves.ts';
 import { encodeTdParams, TD_PARAMS_AT } from '../../../src/abi/td-params.ts';
-import { EXIT } from '../../../src/module/guest/vm-exit.ts';
+import { EXIT } from '../../../src/abi/vm-exit.ts';
 import type { JsonLine } from '../vector-recorder.ts';
 import type { Operands, ScenarioHost } from './scenario-host.ts';
 

@@ -1,7 +1,7 @@
 /** Scenarios of TDs as their host sees them: building, running on two packages, ending; memory; locks; dynamic PAMT. */
 import { hex, MIB, PAGE_2M, PAGE_4K } from '../../../src/abi/address.ts';
 import { TDG, TDH } from '../../../src/abi/leaves.ts';
-import { EXIT } from '../../../src/module/guest/vm-exit.ts';
+import { EXIT } from '../../../src/abi/vm-exit.ts';
 import { ONE_TDMR } from '../ready-module.ts';
 import type { Operands, ScenarioHost } from './scenario-host.ts';
 import { ScenarioTd, scenarioTdParams } from './scenario-td.ts';

@@ -6,7 +6,7 @@ import { OPERAND } from '../../../../src/abi/operands.ts';
 import { R8, RAX, RCX, RDX } from '../../../../src/abi/registers.ts';
 import { withOperand } from '../../../../src/abi/status.ts';
 import { STATUS } from '../../../../src/abi/status-codes.ts';
-import { EXIT } from '../../../../src/module/guest/vm-exit.ts';
+import { EXIT } from '../../../../src/abi/vm-exit.ts';
 import { INTR_PENDING_MSR } from '../../../../src/module/pending-events.ts';
 import { VMCS } from '../../../../src/module/td/vmcs.ts';
 import { guestExits, statusOf } from '../../../support/guest-exits.ts';

@@ -4,7 +4,7 @@ import { OPERAND } from '../../../../src/abi/operands.ts';
 import { R8, RAX, RCX, RDX } from '../../../../src/abi/registers.ts';
 import { withInfo, withOperand } from '../../../../src/abi/status.ts';
 import { STATUS } from '../../../../src/abi/status-codes.ts';
-import { EXIT } from '../../../../src/module/guest/vm-exit.ts';
+import { EXIT } from '../../../../src/abi/vm-exit.ts';
 import { type ExitEffect, type GuestExits, guestExits, statusOf } from '../../../support/guest-exits.ts';
 import { type ReadyTd, readyTd } from '../../../support/ready-td.ts';
 
