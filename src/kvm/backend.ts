@@ -54,6 +54,11 @@ export interface Backend {
    */
   map(request: MapRequest): Promise<'done' | 'retry'>;
   /**
+   * What the guest gets where it accesses shared memory that no slot has (tdx: #VE in the guest). Absent: the access
+   * exits and is emulated. Caller holds the mmu lock.
+   */
+  mapMmio?(vcpu: Vcpu, gfn: number): Promise<'done' | 'retry'>;
+  /**
    * Removes what the guest has of that kind in [startGfn, endGfn); no translation is left in any TLB when it returns.
    * Caller holds the mmu lock.
    */
@@ -65,6 +70,8 @@ export interface Backend {
    * when `vcpu.isKicked`.
    */
   enter(vcpu: Vcpu): Promise<VcpuExit>;
+  /** Physical address by which the machine knows the vCPU: its VMCS, VMSA, TDVPR. */
+  guestAddress(vcpu: Vcpu): number;
 
   /** KVM_ENABLE_CAP of the technology's own capabilities: true when it was one. */
   enableCap?(cap: number, args: readonly bigint[]): boolean;

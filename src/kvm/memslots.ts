@@ -1,5 +1,5 @@
 /** Memory slots of a VM: which guest frames are backed by which user memory and which guest_memfd. */
-import type { GuestMemfdFile } from './guest-memfd/file.ts';
+import type { PrivateBacking } from './private-backing.ts';
 
 /** One slot; immutable but for the file, which is gone when its last reference is. @public */
 export interface Memslot {
@@ -9,10 +9,12 @@ export interface Memslot {
   readonly flags: number;
   /** Address of the first page in the process that made the slot. */
   readonly userspaceAddress: number;
-  /** The bound file; null for none, or after its last reference was closed. */
-  guestMemfd: GuestMemfdFile | null;
-  /** Page index in the file that backs `baseGfn`. */
-  readonly guestMemfdIndex: number;
+  /** What backs private memory; null for nothing, or after the last reference to the file was closed. */
+  backing: PrivateBacking | null;
+  /** Page index in the backing that `baseGfn` has. */
+  readonly backingIndex: number;
+  /** Shared accesses are served from the backing too. */
+  readonly isBackingOnly: boolean;
 }
 
 /** The slots of one address space. @public */

@@ -5,10 +5,11 @@ import { SleepLock } from '../kernel/process/lock.ts';
 import type { Process } from '../kernel/process/process.ts';
 import { MemoryAttributes } from './attributes.ts';
 import type { Backend } from './backend.ts';
-import type { FileState, FileTechnology } from './guest-memfd/file-technology.ts';
-import type { GuestMemfdOptions, GuestMemfdUser, Invalidation } from './guest-memfd/user.ts';
+import type { FileTechnology } from './guest-memfd/file-technology.ts';
+import type { GuestMemfdUser, InvalidationKind } from './guest-memfd/user.ts';
+import { type GuestMemfdOptions, VmFiles } from './guest-memfd/vm-files.ts';
 import { InvalidationSequence } from './invalidation-sequence.ts';
-import { Memslots } from './memslots.ts';
+import { type Memslot, Memslots } from './memslots.ts';
 import type { Vcpu } from './vcpu.ts';
 
 /** @public */
@@ -16,7 +17,7 @@ export interface VmOptions {
   readonly kernel: HostKernel;
   readonly process: Process;
   readonly type: number;
-  readonly gmemOptions: GuestMemfdOptions;
+  readonly gmemOptions: Partial<GuestMemfdOptions>;
 }
 
 /** @public */
@@ -26,10 +27,9 @@ export class Vm implements GuestMemfdUser {
   readonly process: Process;
   /** The argument of KVM_CREATE_VM. */
   readonly type: number;
-  readonly gmemOptions: GuestMemfdOptions;
+  /** Its guest_memfds; the backend says how far they are in their lives. */
+  readonly files: VmFiles;
   backend!: Backend;
-  /** State that files have which are bound to a slot of this VM; the backend moves it on. */
-  fileStage: FileState = 'bound';
   /** Order of locks: vm.lock, vCPU mutexes by id, slotsLock, a file's invalidate lock, mmuLock. */
   readonly lock = new SleepLock();
   readonly slotsLock = new SleepLock();
@@ -56,7 +56,7 @@ export class Vm implements GuestMemfdUser {
     this.kernel = kernel;
     this.process = process;
     this.type = type;
-    this.gmemOptions = gmemOptions;
+    this.files = new VmFiles(gmemOptions);
   }
 
   get references(): number {
@@ -94,12 +94,18 @@ export class Vm implements GuestMemfdUser {
     await this.kickAll();
   }
 
-  async invalidateStart({ startGfn, endGfn, what }: Invalidation): Promise<void> {
+  /** Takes away what guests map of a bound file and blocks new mappings until the end of the invalidation. */
+  async invalidateStart(
+    _slot: Memslot,
+    startGfn: number,
+    endGfn: number,
+    what: InvalidationKind,
+  ): Promise<void> {
     this.invalidations.begin(startGfn, endGfn);
-    await this.backend.zap(startGfn, endGfn, what);
+    await this.mmuLock.run(() => this.backend.zap(startGfn, endGfn, what));
   }
 
-  invalidateEnd({ startGfn, endGfn }: Invalidation): void {
+  invalidateEnd(_slot: Memslot, startGfn: number, endGfn: number): void {
     this.invalidations.end(startGfn, endGfn);
   }
 }
