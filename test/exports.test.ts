@@ -17,6 +17,7 @@ const ENTRY_POINTS: Readonly<Record<string, readonly string[]>> = {
   './survey': ['readHost', 'readHostFiles', 'validateMachine'],
   './kernel': ['HostKernel', 'Sysfs', 'constructTdmrs', 'DEFAULT_POLICY'],
   './module': ['TdxModule', 'RELEASES', 'loadModule', 'SeamLoader'],
+  './vmm': ['readTdvf', 'measureImage', 'layOutTd', 'buildTdHob'],
   './lab': ['createHost', 'planHost', 'explain', 'replayFiles'],
 };
 

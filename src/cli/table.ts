@@ -55,8 +55,9 @@ function printBlocks(io: Io, columns: readonly Column[], rows: readonly (readonl
 
 /** Prints `text` wrapped to the terminal, `lead` before the first line and its width in blanks before the others. @internal */
 export function printWrapped(io: Io, text: string, lead = ''): void {
-  const lines = wrap(text, Math.max(io.columns - lead.length, 20));
-  for (const [i, part] of lines.entries()) io.out((i === 0 ? lead : ' '.repeat(lead.length)) + part);
+  const indent = visibleLength(lead);
+  const lines = wrap(text, Math.max(io.columns - indent, 20));
+  for (const [i, part] of lines.entries()) io.out((i === 0 ? lead : ' '.repeat(indent)) + part);
 }
 
 /** A blank at which no line may break. @internal */
