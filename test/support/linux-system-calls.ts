@@ -166,7 +166,7 @@ export class LinuxSystemCalls implements SystemCalls {
     this.#copy(this.#libc.processVmWritev, address, Uint8Array.from(bytes));
   }
 
-  #copy(call: ReturnType<typeof libc>['processVmReadv'], address: number, bytes: Uint8Array): void {
+  #copy(call: Libc['processVmReadv'], address: number, bytes: Uint8Array): void {
     const local = { base: bytes, length: bytes.length };
     const remote = new BigUint64Array([BigInt(address), BigInt(bytes.length)]);
     const done = Number(call(process.pid, [local], 1, remote, 1, 0));
@@ -184,7 +184,16 @@ export class LinuxSystemCalls implements SystemCalls {
   }
 }
 
-function libc() {
+type Libc = ReturnType<typeof load>;
+let loaded: Libc | null = null;
+
+/** Loaded on first use: importing this file does no harm on other systems. */
+function libc(): Libc {
+  loaded ??= load();
+  return loaded;
+}
+
+function load() {
   const lib = koffi.load('libc.so.6');
   koffi.struct('tdxlab_iovec', { base: 'uint8_t *', length: 'size_t' });
   const fn = (prototype: string) => lib.func(prototype);
@@ -205,7 +214,9 @@ function libc() {
     munmap: fn('int munmap(int64_t address, uint64_t length)'),
     madvise: fn('int madvise(int64_t address, uint64_t length, int advice)'),
     memfdCreate: fn('int memfd_create(const char *name, unsigned int flags)'),
-    policyCall: fn('int64_t syscall(int64_t nr, int64_t a, int64_t b, int64_t c, void *d, int64_t e, int64_t f)'),
+    policyCall: fn(
+      'int64_t syscall(int64_t nr, int64_t a, int64_t b, int64_t c, void *d, int64_t e, int64_t f)',
+    ),
     getPolicyCall: fn('int64_t syscall(int64_t nr, void *a, void *b, int64_t c, int64_t d, int64_t e)'),
     movePages: fn(
       'int64_t syscall(int64_t nr, int64_t pid, int64_t n, void *pages, int64_t nodes, void *status, int64_t flags)',
