@@ -12,10 +12,11 @@ export interface BackingPage {
 export interface PrivateBacking {
   readonly kind: 'guest_memfd' | 'memfile';
   /**
-   * The page behind `gfn` of a bound slot, allocated when there is none and ready for the guest. Throws EFAULT, EIO,
+   * The page behind `gfn` of a bound slot, allocated when there is none (by policy, or on the node of the processor that
+   * asks) and ready for the guest. Throws EFAULT, EIO,
    * ENOMEM, EHWPOISON. It may be gone again when this returns: map it only if the VM saw no invalidation since.
    */
-  guestPage(slot: Memslot, gfn: number): Promise<BackingPage>;
+  guestPage(slot: Memslot, gfn: number, localNode: number): Promise<BackingPage>;
   /** True when the backing itself says what is private, and no attributes of the VM count. */
   readonly tracksPrivate: boolean;
   /** Whether `gfn` is private, where the backing tracks it. */
