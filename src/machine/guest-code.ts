@@ -36,8 +36,11 @@ export interface GuestContext {
   inject: GuestEvent | null;
   /** Bytes that the host's emulation read for the access that exited last, which is thereby complete; else null. */
   emulated: Uint8Array | null;
-  /** Second stage of translation, with its ownership checks; the exit that the access comes to when it faults. */
-  translate(gpa: number, access: GuestAccessKind): GuestPhysical | GuestExit;
+  /**
+   * Second stage of translation, with its ownership checks. When it faults: the exit that the access comes to, or the
+   * exception that the guest gets in its place (SEV-SNP: #VC for a page that the guest has not validated).
+   */
+  translate(gpa: number, access: GuestAccessKind): GuestPhysical | GuestExit | GuestEvent;
   /** Instructions of one technology: 'pvalidate', 'vmgexit', 'hvc'. Processors without it raise #UD. */
   instruction(name: string, operands: Registers): GuestExit | GuestEvent | 'done';
   /** False for an exit that the processor performs itself, such as an MSR that is not intercepted. */
@@ -53,6 +56,8 @@ export interface GuestAccess {
   readonly lengthBytes: number;
   /** What a write stores. */
   readonly bytes?: Uint8Array;
+  /** The processor accessed memory to deliver an event. */
+  readonly isEventDelivery?: boolean;
 }
 
 /** Why the processor left the guest. Fields that an exit has nothing for are zero. @public */

@@ -2,8 +2,10 @@
  * Guests written in TypeScript: a script is a generator that yields what the vCPU does next and gets the answer back.
  * `GuestCpu` has the verbs; an exception that the module injects is thrown into the script as `GuestException`.
  */
+import { KVM_HC_MAP_GPA_RANGE, KVM_MAP_GPA_RANGE } from '../../abi/kvm/exits.ts';
 import { TDG } from '../../abi/leaves.ts';
 import { RAX, RCX, RDX, type RegisterName } from '../../abi/registers.ts';
+import { EXIT } from '../../abi/vm-exit.ts';
 
 /** What one step of a script does. @public */
 export type GuestAction =
@@ -16,10 +18,23 @@ export type GuestAction =
       /** Registers it takes; the others keep what they hold. */
       readonly registers?: Partial<Record<RegisterName, bigint>>;
     }
-  | { readonly kind: 'read'; readonly gpa: number; readonly lengthBytes: number }
+  | {
+      /** An instruction of one technology, which processors without it answer with #UD. */
+      readonly kind: 'technology';
+      readonly name: string;
+      readonly lengthBytes: number;
+      readonly registers?: Partial<Record<RegisterName, bigint>>;
+    }
+  | {
+      readonly kind: 'read';
+      readonly gpa: number;
+      readonly lengthBytes: number;
+      /** The processor reads it itself to deliver an event. */
+      readonly delivery?: boolean;
+    }
   | { readonly kind: 'write'; readonly gpa: number; readonly bytes: Uint8Array };
 
-/** Answer to an action: all registers after an instruction, the bytes of a read, nothing for a write. @public */
+/** Answer to an action: all registers after an instruction of whatever kind, the bytes of a read, nothing for a write. @public */
 export type GuestAnswer = BigUint64Array | Uint8Array;
 
 /** A part of a script that comes to a result of type `T`. @public */
@@ -42,9 +57,10 @@ export class GuestException extends Error {
 }
 
 /** Lengths of the instructions in bytes, as a compiler would emit them. */
-const LENGTH = { tdcall: 4, cpuid: 2, msr: 2, io: 1, hlt: 1 } as const;
-const EXIT_REASON = { cpuid: 10, hlt: 12, io: 30, rdmsr: 31, wrmsr: 32, tdcall: 77, interrupt: 1 } as const;
+const LENGTH = { tdcall: 4, cpuid: 2, msr: 2, io: 1, hlt: 1, vmcall: 3 } as const;
 const LOW_32 = 0xffff_ffffn;
+/** Exit qualification bit of IN. */
+const IO_IN = 1n << 3n;
 
 /** The vCPU as a script sees it. @public */
 export class GuestCpu {
@@ -62,7 +78,7 @@ export class GuestCpu {
     version = 0,
   ): GuestFlow<BigUint64Array> {
     const rax = BigInt(leaf) | (BigInt(version) << 16n);
-    return yield* instruction(EXIT_REASON.tdcall, LENGTH.tdcall, { ...registers, rax });
+    return yield* instruction(EXIT.TDCALL, LENGTH.tdcall, { ...registers, rax });
   }
 
   /** TDG.VP.VMCALL of a GHCI function (R11) with R12 to R15; returns all registers, R10 holds the host's answer. */
@@ -90,7 +106,7 @@ export class GuestCpu {
 
   /** CPUID; returns EAX, EBX, ECX, EDX. */
   *cpuid(leaf: number, subleaf = 0): GuestFlow<readonly [number, number, number, number]> {
-    const out = yield* instruction(EXIT_REASON.cpuid, LENGTH.cpuid, {
+    const out = yield* instruction(EXIT.CPUID, LENGTH.cpuid, {
       rax: BigInt(leaf),
       rcx: BigInt(subleaf),
     });
@@ -99,28 +115,67 @@ export class GuestCpu {
   }
 
   *rdmsr(address: number): GuestFlow<bigint> {
-    const out = yield* instruction(EXIT_REASON.rdmsr, LENGTH.msr, { rcx: BigInt(address) });
+    const out = yield* instruction(EXIT.RDMSR, LENGTH.msr, { rcx: BigInt(address) });
     return (out[RDX]! << 32n) | (out[RAX]! & LOW_32);
   }
 
   *wrmsr(address: number, value: bigint): GuestFlow {
     const registers = { rcx: BigInt(address), rax: value & LOW_32, rdx: value >> 32n };
-    yield* instruction(EXIT_REASON.wrmsr, LENGTH.msr, registers);
+    yield* instruction(EXIT.WRMSR, LENGTH.msr, registers);
   }
 
   /** OUT of `size` bytes (1, 2, 4) to a port in DX. */
   *out(port: number, value: number, size: 1 | 2 | 4 = 1): GuestFlow {
     const registers = { rax: BigInt(value), rdx: BigInt(port) };
-    yield* instruction(EXIT_REASON.io, LENGTH.io, registers, BigInt(size - 1) | (BigInt(port) << 16n));
+    yield* instruction(EXIT.IO, LENGTH.io, registers, BigInt(size - 1) | (BigInt(port) << 16n));
+  }
+
+  /** IN of `size` bytes (1, 2, 4) from a port in DX. */
+  *in(port: number, size: 1 | 2 | 4 = 1): GuestFlow<number> {
+    const qualification = BigInt(size - 1) | IO_IN | (BigInt(port) << 16n);
+    const out = yield* instruction(EXIT.IO, LENGTH.io, { rdx: BigInt(port) }, qualification);
+    return Number(out[RAX]! & ((1n << BigInt(8 * size)) - 1n));
+  }
+
+  /** VMCALL of a hypercall in KVM's convention: number in RAX, up to four operands; returns RAX. */
+  *hypercall(nr: number, rbx = 0n, rcx = 0n, rdx = 0n, rsi = 0n): GuestFlow<bigint> {
+    const registers = { rax: BigInt(nr), rbx, rcx, rdx, rsi };
+    const out = yield* instruction(EXIT.VMCALL, LENGTH.vmcall, registers);
+    return out[RAX]!;
+  }
+
+  /** Asks the host by hypercall to make pages private or shared; 0 is success. */
+  *mapGpaRange(gpa: number, pages: number, isPrivate: boolean): GuestFlow<bigint> {
+    const attributes = isPrivate ? KVM_MAP_GPA_RANGE.ENC_STAT : 0n;
+    return yield* this.hypercall(KVM_HC_MAP_GPA_RANGE, BigInt(gpa), BigInt(pages), attributes);
+  }
+
+  /** An instruction of one technology, such as 'pvalidate' or 'hvc'; returns all registers. */
+  *technology(
+    name: string,
+    lengthBytes: number,
+    registers: Partial<Record<RegisterName, bigint>> = {},
+  ): GuestFlow<BigUint64Array> {
+    return (yield { kind: 'technology', name, lengthBytes, registers }) as BigUint64Array;
+  }
+
+  /** What the processor does to deliver an event: it reads the descriptor at `gpa`, in the IDT. */
+  *deliverThrough(gpa: number): GuestFlow {
+    yield { kind: 'read', gpa, lengthBytes: 16, delivery: true };
+  }
+
+  /** A triple fault: the processor shuts down. */
+  *tripleFault(): GuestFlow {
+    yield* instruction(EXIT.TRIPLE_FAULT, 0, {});
   }
 
   *hlt(): GuestFlow {
-    yield* instruction(EXIT_REASON.hlt, LENGTH.hlt, {});
+    yield* instruction(EXIT.HLT, LENGTH.hlt, {});
   }
 
   /** Lets an external interrupt of the host arrive here. */
   *interrupt(): GuestFlow {
-    yield* instruction(EXIT_REASON.interrupt, 0, {});
+    yield* instruction(EXIT.EXTERNAL_INTERRUPT, 0, {});
   }
 }
 
