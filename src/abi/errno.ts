@@ -3,7 +3,7 @@
  * Numbers are Linux's for x86-64.
  */
 
-/** Errno values the TDX host path uses. @public */
+/** Errno values of the TDX host path and of the system calls that KVM's users make. @public */
 export const ERRNO = {
   EPERM: 1,
   ENOENT: 2,
@@ -22,10 +22,16 @@ export const ERRNO = {
   ENOTDIR: 20,
   EISDIR: 21,
   EINVAL: 22,
+  EMFILE: 24,
   ENOTTY: 25,
+  EFBIG: 27,
   ENOSPC: 28,
+  ESPIPE: 29,
   EROFS: 30,
+  ENAMETOOLONG: 36,
+  EOVERFLOW: 75,
   EOPNOTSUPP: 95,
+  EHWPOISON: 133,
 } as const;
 
 /** An errno's name. @public */

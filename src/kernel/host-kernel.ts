@@ -7,6 +7,7 @@ import { PageAllocator } from './allocator.ts';
 import { Cpu, onlineCpus } from './cpu.ts';
 import { TdxCpuState } from './cpu-hotplug.ts';
 import { type Detection, detectTdx } from './detect.ts';
+import { Devices } from './devices.ts';
 import { type EnabledTdx, enableTdx } from './enable.ts';
 import { MemoryHotplug } from './hotplug.ts';
 import { type KernelConfig, type KernelConfigHints, kernelConfig } from './kernel-config.ts';
@@ -16,7 +17,10 @@ import { type MemblockRegion, memblockFromFirmware } from './memblock.ts';
 import type { TdxMemoryBlock } from './memlist.ts';
 import { type MemoryBlock, memoryBlocks } from './memory-blocks.ts';
 import { checkGoingOnline, type MemoryNotifiers } from './memory-notifier.ts';
+import { PageRefs } from './page-refs.ts';
 import { DEFAULT_POLICY, type KernelPolicy } from './policy.ts';
+import type { FileObject } from './process/file-object.ts';
+import { ObjectCounts } from './process/object-counts.ts';
 import type { SchedulingPoint } from './scheduling.ts';
 import { type Stage, StageList } from './stages.ts';
 import { deepFreeze, type TdxSysinfo } from './sysinfo.ts';
@@ -42,6 +46,13 @@ export class HostKernel {
   readonly cpus: Cpu[];
   readonly allocator: PageAllocator;
   readonly hotplug: MemoryHotplug;
+  /** Device files that can be opened. */
+  readonly devices = new Devices();
+  /** Objects with a life of their own: processes, and open files by kind. */
+  readonly openObjects = new ObjectCounts();
+  readonly pageRefs: PageRefs;
+  /** What memfd_create with MFD_INACCESSIBLE makes; null where the kernel does not have it. */
+  inaccessibleMemfd: ((name: string, flags: number) => FileObject) | null = null;
   /** The lab's scheduler, called at every scheduling point. */
   schedule: SchedulingPoint | null = null;
   #policy: KernelPolicy;
@@ -55,6 +66,7 @@ export class HostKernel {
   readonly #stages = new StageList();
   readonly #cpuState: TdxCpuState;
   #booted = false;
+  #inodes = 0;
 
   constructor(machine: Machine, options: HostKernelOptions = {}) {
     this.machine = machine;
@@ -66,6 +78,7 @@ export class HostKernel {
     const { e820, srat } = machine.description;
     const memblock = memblockFromFirmware(e820, srat);
     this.allocator = new PageAllocator(memblock);
+    this.pageRefs = new PageRefs(machine, this.allocator);
     this.hotplug = new MemoryHotplug(memblock, this.allocator, this.log, () => ({
       memlist: this.memlist,
       policy: this.#policy.hotplug,
@@ -240,6 +253,11 @@ export class HostKernel {
     const { memblock, offline, blockSize } = this.hotplug;
     const off = this.#enabled === null ? this.#whyOff() : null;
     return memoryBlocks(memblock, offline, blockSize, this.tdxMemory, off);
+  }
+
+  /** Number for a new inode. */
+  nextInode(): number {
+    return ++this.#inodes;
   }
 
   /** An initialisation is under way: a time at which the kernel cannot be saved. */

@@ -336,4 +336,47 @@ export const ERRNO_PLACES: Readonly<Record<ErrnoName, readonly Place[]>> = {
       remedy: 'give a source; finalise first',
     },
   ],
+  EMFILE: [
+    {
+      where: 'KVM_CREATE_VM, KVM_CREATE_VCPU, KVM_CREATE_GUEST_MEMFD, open, memfd_create',
+      cause:
+        'the process has as many descriptors as its limit allows (RLIMIT_NOFILE); a VM needs one per vCPU and file',
+      remedy: 'raise the limit, or close what is not needed',
+    },
+  ],
+  EFBIG: [
+    {
+      where: 'fallocate on guest_memfd or memfd',
+      cause: 'offset and length end beyond the largest file offset, 2^63 - 1',
+      remedy: 'give a range inside the file',
+    },
+  ],
+  ESPIPE: [
+    {
+      where: 'pread and pwrite on guest_memfd, VM or vCPU descriptors',
+      cause: 'such files have no contents that user space reads or writes at a position',
+      remedy: 'map the file, where it was created with the MMAP flag',
+    },
+  ],
+  ENAMETOOLONG: [
+    {
+      where: 'open',
+      cause: 'the path has 4096 bytes or more',
+      remedy: 'open /dev/kvm',
+    },
+  ],
+  EOVERFLOW: [
+    {
+      where: 'mmap of guest_memfd, vCPU or memfd descriptors',
+      cause: 'offset and length end beyond the largest file offset',
+      remedy: 'give an offset inside the file',
+    },
+  ],
+  EHWPOISON: [
+    {
+      where: 'KVM_RUN, KVM_PRE_FAULT_MEMORY',
+      cause: 'the memory behind a private page has failed',
+      remedy: 'punch a hole over the page and let the guest accept a new one, or end the guest',
+    },
+  ],
 };

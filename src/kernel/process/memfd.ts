@@ -1,0 +1,184 @@
+/** A file in memory without a name: memfd_create, and what is behind shared anonymous memory. */
+import { PAGE_4K } from '../../abi/address.ts';
+import { KernelError } from '../../abi/errno.ts';
+import { FALLOC_FL } from '../../abi/system-call-flags.ts';
+import type { HostKernel } from '../host-kernel.ts';
+import { FileMapping } from './file-mapping.ts';
+import type { FileObject } from './file-object.ts';
+import type { AreaOperations, MemoryArea, PageFault } from './memory-area.ts';
+import { allocPolicyPage } from './mempolicy.ts';
+import { SharedPolicy } from './shared-policy.ts';
+import type { FileStat } from './system-calls.ts';
+
+const PAGE = BigInt(PAGE_4K);
+
+/** @public */
+export class Memfd implements FileObject, AreaOperations {
+  readonly kind = 'memfd';
+  readonly name: string;
+  readonly inode: number;
+  readonly #kernel: HostKernel;
+  /** Page frames by index; the file holds a reference to each. */
+  readonly #pages = new Map<number, number>();
+  readonly #policy = new SharedPolicy();
+  readonly #mapping = new FileMapping();
+  #sizeBytes = 0n;
+
+  constructor(kernel: HostKernel, name: string) {
+    this.#kernel = kernel;
+    this.name = name;
+    this.inode = kernel.nextInode();
+  }
+
+  stat(): FileStat {
+    return {
+      inode: this.inode,
+      sizeBytes: Number(this.#sizeBytes),
+      blockSizeBytes: PAGE_4K,
+      blocks: this.#pages.size * (PAGE_4K / 512),
+      links: 0,
+    };
+  }
+
+  async truncate(sizeBytes: bigint): Promise<void> {
+    const before = this.#sizeBytes;
+    this.#sizeBytes = sizeBytes;
+    if (sizeBytes < before) await this.#punch(sizeBytes, before);
+  }
+
+  async fallocate(mode: number, offset: bigint, length: bigint): Promise<void> {
+    const operation = mode & ~FALLOC_FL.KEEP_SIZE;
+    if (operation !== 0 && operation !== FALLOC_FL.PUNCH_HOLE) {
+      throw new KernelError('EOPNOTSUPP', 'fallocate-mode', 'a memfd has holes made or filled, no more', {
+        mode,
+      });
+    }
+    const end = offset + length;
+    if (operation === FALLOC_FL.PUNCH_HOLE) return this.#punch(offset, end);
+    const made: number[] = [];
+    for (let index = Number(offset / PAGE); index < Number((end + PAGE - 1n) / PAGE); index++) {
+      if (this.#pages.has(index)) continue;
+      if (this.#page(index, 0) === null) {
+        for (const page of made) this.#drop(page);
+        throw new KernelError('ENOSPC', 'no-memory', 'no memory is left for the file', { index });
+      }
+      made.push(index);
+    }
+    if ((mode & FALLOC_FL.KEEP_SIZE) === 0 && end > this.#sizeBytes) this.#sizeBytes = end;
+  }
+
+  mmap(area: MemoryArea): void {
+    area.ops = this;
+    area.mapping = this.#mapping;
+  }
+
+  fault(
+    _area: MemoryArea,
+    index: number,
+    _write: boolean,
+    { lp }: { readonly lp: { readonly node: number } },
+  ): PageFault {
+    if (BigInt(index) * PAGE >= this.#sizeBytes) return { signal: 'SIGBUS', reason: 'the file ends before' };
+    const pfn = this.#page(index, lp.node);
+    return pfn === null ? { signal: 'SIGBUS', reason: 'no memory is left' } : { pfn };
+  }
+
+  setPolicy(
+    _area: MemoryArea,
+    startIndex: number,
+    endIndex: number,
+    policy: Parameters<SharedPolicy['set']>[2],
+  ): void {
+    this.#policy.set(startIndex, endIndex, policy);
+  }
+
+  getPolicy(_area: MemoryArea, index: number): ReturnType<SharedPolicy['get']> {
+    return this.#policy.get(index);
+  }
+
+  async read(position: bigint, lengthBytes: number): Promise<Uint8Array> {
+    const left = this.#sizeBytes - position;
+    if (left <= 0n) return new Uint8Array(0);
+    const bytes = new Uint8Array(left < BigInt(lengthBytes) ? Number(left) : lengthBytes);
+    for (const { index, offset, size, done } of pagesOf(position, bytes.length)) {
+      const pfn = this.#pages.get(index);
+      if (pfn !== undefined) bytes.set(this.#lp.load(pfn * PAGE_4K + offset, size), done);
+    }
+    return bytes;
+  }
+
+  async write(position: bigint, bytes: Uint8Array): Promise<number> {
+    let written = 0;
+    for (const { index, offset, size, done } of pagesOf(position, bytes.length)) {
+      const pfn = this.#page(index, 0);
+      if (pfn === null) break;
+      this.#lp.store(pfn * PAGE_4K + offset, bytes.subarray(done, done + size));
+      written = done + size;
+    }
+    if (written === 0 && bytes.length > 0) {
+      throw new KernelError('ENOSPC', 'no-memory', 'no memory is left for the file');
+    }
+    const end = position + BigInt(written);
+    if (written > 0 && end > this.#sizeBytes) this.#sizeBytes = end;
+    return written;
+  }
+
+  async release(): Promise<void> {
+    for (const index of [...this.#pages.keys()]) this.#drop(index);
+  }
+
+  get #lp() {
+    return this.#kernel.cpus[0]!.lp;
+  }
+
+  /** The page, made where it is missing; null when there is no memory. */
+  #page(index: number, localNode: number): number | null {
+    const known = this.#pages.get(index);
+    if (known !== undefined) return known;
+    const policy = this.#policy.get(index);
+    const pfn = allocPolicyPage(this.#kernel.pageRefs, { policy, index, localNode, purpose: 'memfd' });
+    if (pfn !== null) this.#pages.set(index, pfn);
+    return pfn;
+  }
+
+  #drop(index: number): void {
+    const pfn = this.#pages.get(index);
+    if (pfn === undefined) return;
+    this.#pages.delete(index);
+    this.#kernel.pageRefs.put(pfn);
+  }
+
+  /** Drops the whole pages of bytes [from, to) and zeroes the rest of them. */
+  async #punch(from: bigint, to: bigint): Promise<void> {
+    const first = Number((from + PAGE - 1n) / PAGE);
+    const last = Number(to / PAGE);
+    // The page that the file ends in goes as well: nothing behind the end is anybody's.
+    const end = to >= this.#sizeBytes ? Number((to + PAGE - 1n) / PAGE) : last;
+    if (first > end) this.#zero(from, to);
+    else {
+      this.#zero(from, BigInt(first) * PAGE);
+      if (end === last) this.#zero(BigInt(last) * PAGE, to);
+    }
+    if (first >= end) return;
+    await this.#mapping.unmap(first, end);
+    for (const index of [...this.#pages.keys()]) if (index >= first && index < end) this.#drop(index);
+  }
+
+  /** Zeroes bytes within one page. */
+  #zero(from: bigint, to: bigint): void {
+    const pfn = this.#pages.get(Number(from / PAGE));
+    if (from >= to || pfn === undefined) return;
+    this.#lp.store(pfn * PAGE_4K + Number(from % PAGE), new Uint8Array(Number(to - from)));
+  }
+}
+
+/** The pieces of a range of bytes by page. */
+function* pagesOf(position: bigint, length: number) {
+  for (let done = 0; done < length; ) {
+    const at = position + BigInt(done);
+    const offset = Number(at % PAGE);
+    const size = Math.min(PAGE_4K - offset, length - done);
+    yield { index: Number(at / PAGE), offset, size, done };
+    done += size;
+  }
+}
