@@ -43,7 +43,7 @@ function parseOrders(text: string): readonly PageOrder[] {
 function parseMrtd(text: string): string {
   const digits = 2 * MEASUREMENT_BYTES;
   if (text.length === digits && /^[0-9a-f]*$/i.test(text)) return text.toLowerCase();
-  throw new InputError(`--expect takes an MRTD of ${digits} hexadecimal digits, not '${text}'`);
+  throw new InputError(`--expect takes an MRTD of ${digits} hexadecimal digits, not ${JSON.stringify(text)}`);
 }
 
 function readImage(path: string): Uint8Array {
