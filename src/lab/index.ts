@@ -24,6 +24,8 @@ export {
   replayFiles,
   replayVectors,
 } from './replay/replay.ts';
+export * from './schedule/explore.ts';
+export * from './schedule/scheduler.ts';
 export { isSavedHost } from './snapshot/container.ts';
 export * from './snapshot/save-host.ts';
 export * from './td/lab-td.ts';
