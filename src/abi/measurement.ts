@@ -13,20 +13,20 @@ export const MEASUREMENT_RECORD_BYTES = 128;
 const GPA_OFFSET = 16;
 const TWO_32 = 0x1_0000_0000;
 
-/** A record's name as the words that it begins with, up to the address. */
-function nameWords(name: string): readonly number[] {
-  const bytes = new Uint8Array(GPA_OFFSET);
+/** The words of a record that is of address 0. */
+function recordWords(name: string): readonly number[] {
+  const bytes = new Uint8Array(MEASUREMENT_RECORD_BYTES);
   bytes.set(new TextEncoder().encode(name));
   return [...new Uint32Array(bytes.buffer)];
 }
 
 /** The two records, by what they are of. @public */
 export const MEASUREMENT_RECORD = {
-  pageAdd: nameWords('MEM.PAGE.ADD'),
-  extend: nameWords('MR.EXTEND'),
+  pageAdd: recordWords('MEM.PAGE.ADD'),
+  extend: recordWords('MR.EXTEND'),
 } as const;
 
-/** Writes a record of the page or bytes at `gpa` from byte `at` of `words`, where everything is zero. @public */
+/** Writes a record of the page or bytes at `gpa` from byte `at` of `words`. @public */
 export function putMeasurementRecord(
   words: Uint32Array,
   at: number,

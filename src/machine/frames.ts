@@ -26,16 +26,23 @@ export class FrameStore {
   /** Byte offset of a zeroed frame. Throws when 4 GiB of distinct pages are in use. */
   allocate(): number {
     const recycled = this.#free.pop();
-    if (recycled !== undefined) {
-      this.bytes.fill(0, recycled, recycled + PAGE_4K);
-      return recycled;
-    }
-    if (this.#next === this.#limit) this.#grow();
-    return this.#next++ * PAGE_4K;
+    if (recycled === undefined) return this.#fresh();
+    this.bytes.fill(0, recycled, recycled + PAGE_4K);
+    return recycled;
+  }
+
+  /** `allocate` for those who fill all of the frame: it holds anything. */
+  allocateUnset(): number {
+    return this.#free.pop() ?? this.#fresh();
   }
 
   release(offset: number): void {
     this.#free.push(offset);
+  }
+
+  #fresh(): number {
+    if (this.#next === this.#limit) this.#grow();
+    return this.#next++ * PAGE_4K;
   }
 
   #grow(): void {

@@ -51,11 +51,17 @@ export class PhysicalMemory {
   readonly frames = new FrameStore();
   readonly #options: MemoryOptions;
   readonly #pages = new Map<number, Page>();
+  #ownerChanges = 0;
   /** Owners of zero-filled memory that has no frame. */
   readonly #claims = new OwnedRanges();
 
   constructor(options: MemoryOptions) {
     this.#options = options;
+  }
+
+  /** A number that is another one once any line has another owner or poison: what `isIntact` says holds until then. */
+  get ownerChanges(): number {
+    return this.#ownerChanges;
   }
 
   /** Copies `length` bytes at `address` as KeyID `keyId` sees them. Throws MachineCheck. */
@@ -114,6 +120,7 @@ export class PhysicalMemory {
    * Costs nothing per page that has no contents. `start` and `end` are multiples of 4 KiB.
    */
   claim(start: number, end: number, keyId: number): void {
+    this.#ownerChanges++;
     this.#dropFrames(start, end);
     this.#claims.set(start, end, keyId);
   }
@@ -123,9 +130,15 @@ export class PhysicalMemory {
    * Throws MachineCheck.
    */
   copyPage(from: number, fromKeyId: number, to: number, toKeyId: number): void {
-    const target = this.#pages.get(pfnOf(to)) ?? this.#createPage(pfnOf(to));
+    const source = this.#pages.get(pfnOf(from));
+    const isInPlace = source !== undefined && isMapped(source, fromKeyId);
+    const copy = isInPlace ? undefined : this.read(from, PAGE_4K, fromKeyId);
+    const target = this.#pages.get(pfnOf(to)) ?? this.#createPage(pfnOf(to), false);
     if (target === undefined) return;
-    this.readToFrame(from, PAGE_4K, fromKeyId, target.frame);
+    const { bytes } = this.frames;
+    if (copy === undefined) bytes.copyWithin(target.frame, source!.frame, source!.frame + PAGE_4K);
+    else bytes.set(copy, target.frame);
+    this.#ownerChanges++;
     target.owner = toKeyId;
     target.owners = null;
     target.poison = null;
@@ -215,11 +228,12 @@ export class PhysicalMemory {
     }
   }
 
-  #createPage(pfn: number): Page | undefined {
+  /** Gives the page a frame; `zeroed` false when the caller fills all of it. */
+  #createPage(pfn: number, zeroed = true): Page | undefined {
     const address = pfn * PAGE_4K;
     if (!this.#options.present(address)) return undefined;
     const page: Page = {
-      frame: this.frames.allocate(),
+      frame: zeroed ? this.frames.allocate() : this.frames.allocateUnset(),
       owner: this.#claims.at(address),
       owners: null,
       poison: null,
@@ -289,6 +303,7 @@ export class PhysicalMemory {
   }
 
   #takeLines(pfn: number, page: Page, offset: number, size: number, keyId: number, kind: StoreKind): void {
+    this.#ownerChanges++;
     const { isPrivateKeyId, partialWriteErratum } = this.#options;
     const firstLine = Math.floor(offset / CACHE_LINE);
     const lastLine = Math.floor((offset + size - 1) / CACHE_LINE);

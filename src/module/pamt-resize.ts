@@ -94,7 +94,7 @@ function lendPair(pamt: Pamt, pair: PairOperand): PagePair | bigint {
 
 function lendFree(pamt: Pamt, pages: readonly number[], walks: PamtWalk[]): PagePair | bigint {
   for (const [i, page] of pages.entries()) {
-    const walk = walkPamt(blockOf(pamt, page), page, { mode: 'shared' });
+    const walk = walkPamt(blockOf(pamt, page), page, 'shared');
     if (typeof walk === 'bigint') return withOperand(walk, OPERANDS[i]!);
     walks.push(walk);
     if (walk.entry.type !== PAGE_TYPE.NDA) return withOperand(STATUS.TDX_PAGE_NOT_FREE, OPERANDS[i]!);

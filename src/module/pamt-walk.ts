@@ -12,16 +12,6 @@ import {
 } from './locks.ts';
 import { type EntryTable, type PamtBlock, PamtEntry } from './pamt-block.ts';
 
-/** What a walk shall find. @public */
-export interface WalkTarget {
-  /** Lock on the entry found; the entries above it are locked shared. */
-  readonly mode: LockMode;
-  /** Stop at this level even if the page is described further down. Default: 4 KiB. */
-  readonly level?: PageLevel;
-  /** The walk is made for a TD rather than for the host. */
-  readonly guest?: boolean;
-}
-
 /** A successful walk; holds its locks until `release`. @public */
 export class PamtWalk {
   readonly block: PamtBlock;
@@ -67,14 +57,17 @@ export class PamtWalk {
 }
 
 /**
- * Walks `block` to the entry of the page at `address`. Returns the walk, or TDX_OPERAND_BUSY or
- * TDX_OPERAND_BUSY_HOST_PRIORITY with nothing locked.
+ * Walks `block` to the entry of the page at `address` and locks it in `mode`, the entries above it shared. Stops at
+ * `level` even if the page is described further down. `guest`: the walk is made for a TD rather than for the host.
+ * Returns the walk, or TDX_OPERAND_BUSY or TDX_OPERAND_BUSY_HOST_PRIORITY with nothing locked.
  * @public
  */
 export function walkPamt(
   block: PamtBlock,
   address: number,
-  { mode, level = LEVEL_4K, guest = false }: WalkTarget,
+  mode: LockMode,
+  level: PageLevel = LEVEL_4K,
+  guest = false,
 ): PamtWalk | bigint {
   const { table1g, table2m } = block;
   const range = index2m(address);

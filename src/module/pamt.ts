@@ -9,8 +9,9 @@ import { alignUp, index1g, PAGE_1G, PAGE_2M, PAGE_4K } from '../abi/address.ts';
 import { LEVEL_4K, type PageLevel } from '../abi/page-types.ts';
 import { MachineCheck } from '../machine/exceptions.ts';
 import type { PhysicalMemory } from '../machine/memory.ts';
+import type { LockMode } from './locks.ts';
 import { PAMT_ENTRY_SIZE, PamtBlock, type PamtEntry } from './pamt-block.ts';
-import { type PamtWalk, type WalkTarget, walkPamt } from './pamt-walk.ts';
+import { type PamtWalk, walkPamt } from './pamt-walk.ts';
 import { Tdmr, tdmrAt } from './tdmr-table.ts';
 
 /** 4 KiB entries that one SYS.TDMR.INIT initialises, with static and with dynamic PAMT (module facts 3). */
@@ -40,6 +41,9 @@ export class Pamt {
   readonly #blocks: Map<number, PamtBlock>;
   /** Blocks that were found in the TDMRs, by number: what is initialised stays so. */
   readonly #usable: (PamtBlock | undefined)[];
+
+  /** The entry that was last found intact, and `ownerChanges` of the memory at the time. */
+  readonly #lastRead = { page: -1, level: LEVEL_4K as PageLevel, ownerChanges: -1 };
 
   constructor(memory: PhysicalMemory, tdmrs: readonly Tdmr[], keyId: number, dynamic: boolean) {
     this.tdmrs = tdmrs;
@@ -82,15 +86,20 @@ export class Pamt {
   }
 
   /**
-   * Locks the way to the page at `address`. Returns undefined outside the initialised part of the TDMRs, and
-   * TDX_OPERAND_BUSY or TDX_OPERAND_BUSY_HOST_PRIORITY where an entry is locked. Throws MachineCheck where somebody
-   * wrote over the memory that holds the entry.
+   * Locks the way to the page at `address`, as `walkPamt` does. Returns undefined outside the initialised part of the
+   * TDMRs, and TDX_OPERAND_BUSY or TDX_OPERAND_BUSY_HOST_PRIORITY where an entry is locked. Throws MachineCheck where
+   * somebody wrote over the memory that holds the entry.
    */
-  walk(address: number, target: WalkTarget): PamtWalk | bigint | undefined {
+  walk(
+    address: number,
+    mode: LockMode,
+    level: PageLevel = LEVEL_4K,
+    guest = false,
+  ): PamtWalk | bigint | undefined {
     const block = this.block(address);
     if (block === undefined) return undefined;
-    this.#consume(block.entryAddress(address, target.level ?? LEVEL_4K));
-    return walkPamt(block, address, target);
+    this.#consume(block, address, level);
+    return walkPamt(block, address, mode, level, guest);
   }
 
   /** The entry of a page that is known to be in an initialised block, without locking. Throws elsewhere. */
@@ -145,11 +154,20 @@ export class Pamt {
     return tdmr !== undefined && address < tdmr.usableEnd ? tdmr : undefined;
   }
 
-  /** The module's read of an entry: it fails as any read under a private KeyID of a line that is not the KeyID's own. */
-  #consume(address: number): void {
-    if (!this.#memory.isIntact(address, this.#keyId)) {
-      throw new MachineCheck(address, 'page metadata were written over');
-    }
+  /**
+   * The module's read of the entry of the page at `address`: it fails as any read under a private KeyID of a line that is
+   * not the KeyID's own. Calls in a row mostly read the same TDR's entry while no line changes hands.
+   */
+  #consume(block: PamtBlock, address: number, level: PageLevel): void {
+    const read = this.#lastRead;
+    const { ownerChanges } = this.#memory;
+    if (read.page === address && read.level === level && read.ownerChanges === ownerChanges) return;
+    const at = block.entryAddress(address, level);
+    if (!this.#memory.isIntact(at, this.#keyId))
+      throw new MachineCheck(at, 'page metadata were written over');
+    read.page = address;
+    read.level = level;
+    read.ownerChanges = ownerChanges;
   }
 
   /** Takes over the pages of a PAMT area whose first entry lies in `[from, to)` of the area. */

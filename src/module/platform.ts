@@ -128,10 +128,13 @@ export type SharedHpaRules = Pick<KeyIdLayout, 'hkidStartBit' | 'hkidMask' | 'pr
 /** True when `hpa` is a multiple of `align`, an address of 52 bits, outside the SEAM range and under a shared KeyID. @public */
 export function isSharedHpa(platform: SharedHpaRules, hpa: bigint, align: number): boolean {
   if (hpa % BigInt(align) !== 0n || hpa >> 52n !== 0n) return false;
-  const address = Number(hpa & ~platform.hkidMask);
-  const { seamrr } = platform;
-  if (address < seamrr.end && seamrr.start < address + align) return false;
+  if (isInSeamRange(platform, Number(hpa & ~platform.hkidMask), align)) return false;
   return hkidOf(platform, hpa) < platform.privateHkidMin;
+}
+
+/** True when some of the `bytes` bytes at `address` are in the SEAM range. @public */
+export function isInSeamRange({ seamrr }: SharedHpaRules, address: number, bytes: number): boolean {
+  return address < seamrr.end && seamrr.start < address + bytes;
 }
 
 /** The KeyID in a physical address. @public */

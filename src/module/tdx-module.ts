@@ -57,7 +57,7 @@ export class TdxModule implements SeamImage {
   updateCompatibility = false;
   /** LPs that are in SEAM mode beyond the call at hand, because they run a TD. */
   lpsInTd = 0;
-  /** TDs by address of their TDR, as `trustDomainAt` found them. */
+  /** TDs by page frame number of their TDR (small keys are found faster), as `trustDomainAt` found them. */
   readonly trustDomains = new Map<number, TrustDomain>();
   /** The running measurements of TDs under construction, by address of the TDR; see `measurementsOf`. */
   readonly measurements: Map<number, TdMeasurement>;

@@ -27,8 +27,8 @@ function createPamt(options: { dynamic?: boolean; initialised?: boolean } = {}) 
   return { memory, tdmr, pamt };
 }
 
-function walk(pamt: Pamt, address: number, ...[target]: [Parameters<Pamt['walk']>[1]]): PamtWalk {
-  const found = pamt.walk(address, target);
+function walk(pamt: Pamt, ...way: Parameters<Pamt['walk']>): PamtWalk {
+  const found = pamt.walk(...way);
   if (found === undefined || typeof found === 'bigint') throw new Error(`the walk failed: ${found}`);
   return found;
 }
@@ -92,40 +92,41 @@ describe('initialisation', () => {
 describe('walk', () => {
   it('stops at the level asked for, or where a larger page answers', () => {
     const { pamt } = createPamt();
-    expect(walk(pamt, BASE, { mode: 'shared' }).level).toBe(LEVEL_4K);
-    expect(walk(pamt, BASE, { mode: 'shared', level: LEVEL_2M }).level).toBe(LEVEL_2M);
+    expect(walk(pamt, BASE, 'shared').level).toBe(LEVEL_4K);
+    expect(walk(pamt, BASE, 'shared', LEVEL_2M).level).toBe(LEVEL_2M);
     pamt.entry(BASE + 8 * MIB, LEVEL_2M).type = PAGE_TYPE.REG;
-    expect(walk(pamt, BASE + 8 * MIB + PAGE_4K, { mode: 'shared' }).level).toBe(LEVEL_2M);
-    expect(pamt.walk(BASE - PAGE_4K, { mode: 'shared' })).toBeUndefined();
+    expect(walk(pamt, BASE + 8 * MIB + PAGE_4K, 'shared').level).toBe(LEVEL_2M);
+    expect(pamt.walk(BASE - PAGE_4K, 'shared')).toBeUndefined();
   });
 
   it('locks the way shared and the target as asked, and releases all of it', () => {
     const { pamt } = createPamt();
-    const held = walk(pamt, BASE, { mode: 'exclusive' });
-    expect(pamt.walk(BASE, { mode: 'shared', guest: true })).toBe(STATUS.TDX_OPERAND_BUSY);
-    expect(pamt.walk(BASE, { mode: 'exclusive', level: LEVEL_2M })).toBe(STATUS.TDX_OPERAND_BUSY);
-    const other = walk(pamt, BASE + PAGE_4K, { mode: 'exclusive' });
+    const held = walk(pamt, BASE, 'exclusive');
+    expect(pamt.walk(BASE, 'shared', LEVEL_4K, true)).toBe(STATUS.TDX_OPERAND_BUSY);
+    expect(pamt.walk(BASE, 'exclusive', LEVEL_2M)).toBe(STATUS.TDX_OPERAND_BUSY);
+    const other = walk(pamt, BASE + PAGE_4K, 'exclusive');
     held.release();
     other.release();
-    const large = walk(pamt, BASE, { mode: 'exclusive', level: LEVEL_1G });
-    expect(pamt.walk(BASE, { mode: 'shared' })).toBe(STATUS.TDX_OPERAND_BUSY);
+    const large = walk(pamt, BASE, 'exclusive', LEVEL_1G);
+    expect(pamt.walk(BASE, 'shared')).toBe(STATUS.TDX_OPERAND_BUSY);
     large.release();
-    walk(pamt, BASE, { mode: 'exclusive', level: LEVEL_2M }).release();
+    walk(pamt, BASE, 'exclusive', LEVEL_2M).release();
   });
 
   it('is a machine check where the host wrote over the table', () => {
     const { memory, pamt } = createPamt();
+    walk(pamt, BASE + PAGE_4K, 'shared').release();
     memory.write(8 * GIB + 16 * MIB + 16, new Uint8Array(8), 0);
-    expect(() => pamt.walk(BASE + PAGE_4K, { mode: 'shared' })).toThrow(MachineCheck);
-    walk(pamt, BASE + MIB, { mode: 'shared' }).release();
+    expect(() => pamt.walk(BASE + PAGE_4K, 'shared')).toThrow(MachineCheck);
+    walk(pamt, BASE + MIB, 'shared').release();
   });
 
   it('leaves nothing locked when it fails', () => {
     const { pamt } = createPamt();
     pamt.entry(BASE, LEVEL_4K).lockWord = 1;
-    expect(pamt.walk(BASE, { mode: 'shared', guest: true })).toBe(STATUS.TDX_OPERAND_BUSY);
+    expect(pamt.walk(BASE, 'shared', LEVEL_4K, true)).toBe(STATUS.TDX_OPERAND_BUSY);
     pamt.entry(BASE, LEVEL_4K).lockWord = 0;
-    walk(pamt, BASE, { mode: 'exclusive', level: LEVEL_1G }).release();
+    walk(pamt, BASE, 'exclusive', LEVEL_1G).release();
   });
 });
 
@@ -174,7 +175,7 @@ describe('promotion and demotion', () => {
 
   it('is busy while the entry is locked', () => {
     const { pamt } = createPamt();
-    const held = walk(pamt, BASE + PAGE_2M, { mode: 'shared', level: LEVEL_2M });
+    const held = walk(pamt, BASE + PAGE_2M, 'shared', LEVEL_2M);
     expect(promotePamt(pamt, BASE + PAGE_2M, LEVEL_2M)).toBe(STATUS.TDX_OPERAND_BUSY);
     expect(demotePamt(pamt, BASE + PAGE_2M, LEVEL_2M, [undefined, undefined])).toBe(
       STATUS.TDX_OPERAND_BUSY | 1n,

@@ -122,7 +122,8 @@ function* pageLocks({ running, pages }: AbstractState, view: ModuleView): Genera
 
 /** What the module keeps of a TD between calls, to find its structures faster, is what the structures say. @public */
 export const rememberedTdsAreCurrent: StateInvariant = function* (_state, view) {
-  for (const [tdr, remembered] of view.module.trustDomains) {
+  for (const remembered of view.module.trustDomains.values()) {
+    const tdr = remembered.address;
     const real = view.tds.get(tdr);
     if (real === undefined || real.tdcs === null) continue;
     if (remembered.keyId !== real.td.keyId || remembered.tdcs.pageCount !== real.tdcs.pageCount) {

@@ -10,7 +10,7 @@ import type { ControlStructure } from '../td/control-structure.ts';
 import { type Held, holding, lockField } from '../td/held.ts';
 import { TDCS, TDR } from '../td/layout.ts';
 import { answerRead, answerWrite } from '../td/metadata.ts';
-import { isGuestLeafAllowed } from '../td/op-state.ts';
+import { ALLOWED_BY_GUEST_LEAF, isOpStateIn } from '../td/op-state.ts';
 import { checkBuildState, plainHpa } from '../td/operands.ts';
 import {
   BINDING_STATE,
@@ -105,7 +105,7 @@ function lockTarget(held: Held, { module }: RunningVcpu, address: bigint): Trust
   const refuse = (status: bigint): Answer => unlessBusy(withOperand(status, OPERAND.TDR));
   const hpa = plainHpa(module.platform!, Number(address % TWO_32), Number(address / TWO_32));
   if (hpa === undefined) return refuse(STATUS.TDX_OPERAND_INVALID);
-  const walk = module.pamt.walk(hpa, { mode: 'shared', guest: true });
+  const walk = module.pamt.walk(hpa, 'shared', LEVEL_4K, true);
   if (walk === undefined) return refuse(STATUS.TDX_OPERAND_ADDR_RANGE_ERROR);
   if (typeof walk === 'bigint') return refuse(walk);
   held.add(walk);
@@ -119,7 +119,7 @@ function enterTarget(held: Held, target: TrustDomain, leaf: number): bigint {
   const locked = lockField(held, target.tdcs, TDCS.OP_STATE_LOCK, 'shared', true);
   if (locked !== STATUS.TDX_SUCCESS) return withOperand(locked, OPERAND.OP_STATE);
   const state = target.tdcs.u32(TDCS.OP_STATE);
-  return isGuestLeafAllowed(leaf, state)
+  return isOpStateIn(ALLOWED_BY_GUEST_LEAF, leaf, state)
     ? STATUS.TDX_SUCCESS
     : withOperand(STATUS.TDX_OP_STATE_INCORRECT, state);
 }

@@ -8,7 +8,7 @@ import { withOperand } from '../../abi/status.ts';
 import { STATUS } from '../../abi/status-codes.ts';
 import type { LogicalProcessor } from '../../machine/lp.ts';
 import type { Leaf } from '../leaf.ts';
-import { sharedBuffer } from '../shared-buffer.ts';
+import { sharedBufferIn } from '../shared-buffer.ts';
 import { gpaOperand, locateEntry } from '../td/gpa.ts';
 import { type Held, locking } from '../td/held.ts';
 import { isMeasurementCompatible, runningMeasurement } from '../td/measurement.ts';
@@ -39,7 +39,7 @@ function run(module: TdxModule, lp: LogicalProcessor, held: Held): bigint {
     putSeptDetails(regs, ept, located);
     return withOperand(STATUS.TDX_EPT_ENTRY_STATE_INCORRECT, OPERAND.RCX);
   }
-  const source = sharedBuffer(module.platform!, regs.q[R9]!, PAGE_4K);
+  const source = sharedBufferIn(module.platform!, regs, R9, PAGE_4K);
   if (source === undefined) return withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.R9);
   const page = lockPage(module, held, regs, R8, 'exclusive', PAGE_TYPE.NDA);
   if (typeof page === 'bigint') return page;

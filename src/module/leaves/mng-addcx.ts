@@ -9,7 +9,7 @@ import type { Leaf } from '../leaf.ts';
 import { type Held, locking } from '../td/held.ts';
 import { LIFECYCLE, TDCS, TDCS_PAGE, TDCS_PAGES_MAX, TDCS_PAGES_MIN, TDR } from '../td/layout.ts';
 import { drawMigrationKey } from '../td/migration-key.ts';
-import { isHostLeafAllowed } from '../td/op-state.ts';
+import { ALLOWED_BY_HOST_LEAF, isOpStateIn } from '../td/op-state.ts';
 import { givePage, lockPage, lockTdr } from '../td/operands.ts';
 import { FREE_ENTRY, type SeptEntry } from '../td/sept-entry.ts';
 import { forgetTrustDomain, ONES, type TrustDomain } from '../td/trust-domain.ts';
@@ -52,7 +52,7 @@ function checkSixthOrLater(module: TdxModule, td: TrustDomain, index: number): b
   const { tdcs } = td;
   if (index + 1 > TDCS_PAGES_MIN) {
     const state = tdcs.u32(TDCS.OP_STATE);
-    const allowed = isHostLeafAllowed(TDH.mngAddcx, state);
+    const allowed = isOpStateIn(ALLOWED_BY_HOST_LEAF, TDH.mngAddcx, state);
     return allowed ? STATUS.TDX_SUCCESS : withOperand(STATUS.TDX_OP_STATE_INCORRECT, state);
   }
   return drawMigrationKey(module, tdcs) ? STATUS.TDX_SUCCESS : STATUS.TDX_RND_NO_ENTROPY;

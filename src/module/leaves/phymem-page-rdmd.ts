@@ -30,7 +30,7 @@ function run(module: TdxModule, lp: LogicalProcessor): bigint {
   if (level > LEVEL_1G || (level > LEVEL_4K && !module.pamt.dynamic)) return invalid;
   const address = plainHpa(module.platform!, low - level, high, PAGE_4K * 512 ** level);
   if (address === undefined) return invalid;
-  const walk = module.pamt.walk(address, { mode: 'shared', level: level as PageLevel });
+  const walk = module.pamt.walk(address, 'shared', level as PageLevel);
   if (walk === undefined) return withOperand(STATUS.TDX_OPERAND_ADDR_RANGE_ERROR, OPERAND.RCX);
   if (typeof walk === 'bigint') return withOperand(walk, OPERAND.RCX);
   report(regs, walk, address, level === LEVEL_4K);

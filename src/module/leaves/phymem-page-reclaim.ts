@@ -24,7 +24,7 @@ function run(module: TdxModule, lp: LogicalProcessor, held: Held): bigint {
   const address = plainHpa(module.platform!, regs.d[2 * RCX]!, regs.d[2 * RCX + 1]!);
   for (const output of [RCX, RDX, R8, R9, R10, R11]) regs.q[output] = 0n;
   if (address === undefined) return withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.RCX);
-  const walk = module.pamt.walk(address, { mode: 'exclusive' });
+  const walk = module.pamt.walk(address, 'exclusive');
   if (walk === undefined) return withOperand(STATUS.TDX_OPERAND_ADDR_RANGE_ERROR, OPERAND.RCX);
   if (typeof walk === 'bigint') return withOperand(walk, OPERAND.RCX);
   held.add(walk);

@@ -17,7 +17,7 @@ function run(module: TdxModule, lp: LogicalProcessor): bigint {
   if (hpa % BigInt(PAGE_4K) !== 0n || hpa >> 52n !== 0n)
     return withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.RCX);
   const address = Number(hpa);
-  const walk = module.pamt.walk(address, { mode: 'shared' });
+  const walk = module.pamt.walk(address, 'shared');
   if (walk === undefined) return withOperand(STATUS.TDX_OPERAND_ADDR_RANGE_ERROR, OPERAND.RCX);
   if (typeof walk === 'bigint') return withOperand(walk, OPERAND.RCX);
   try {

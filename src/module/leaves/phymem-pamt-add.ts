@@ -4,7 +4,7 @@
  */
 import { alignDown, PAGE_2M } from '../../abi/address.ts';
 import { OPERAND } from '../../abi/operands.ts';
-import { LEVEL_2M, LEVEL_4K, PAGE_TYPE } from '../../abi/page-types.ts';
+import { LEVEL_2M, PAGE_TYPE } from '../../abi/page-types.ts';
 import { R8, RDX, type Registers } from '../../abi/registers.ts';
 import { withOperand } from '../../abi/status.ts';
 import { STATUS } from '../../abi/status-codes.ts';
@@ -47,7 +47,7 @@ function donor(module: TdxModule, regs: Registers, operand: number): Donor | big
 }
 
 function addPair(module: TdxModule, held: Held, range: number, first: Donor, second: Donor): bigint {
-  const walk = module.pamt.walk(range, { mode: 'exclusive', level: LEVEL_2M });
+  const walk = module.pamt.walk(range, 'exclusive', LEVEL_2M);
   if (walk === undefined) return withOperand(STATUS.TDX_OPERAND_ADDR_RANGE_ERROR, OPERAND.RCX);
   if (typeof walk === 'bigint') return withOperand(walk, OPERAND.RCX);
   held.add(walk);
@@ -57,7 +57,7 @@ function addPair(module: TdxModule, held: Held, range: number, first: Donor, sec
   for (const page of [first, second]) {
     // A page of the range itself has no entry of its own yet.
     if (alignDown(page.address, PAGE_2M) === range) continue;
-    const free = walkPamt(page.block, page.address, { mode: 'shared', level: LEVEL_4K });
+    const free = walkPamt(page.block, page.address, 'shared');
     if (typeof free === 'bigint') return withOperand(free, page.operand);
     held.add(free);
     if (free.entry.type !== PAGE_TYPE.NDA) return withOperand(STATUS.TDX_PAGE_NOT_FREE, page.operand);

@@ -19,7 +19,7 @@ export const phymemPamtRemove: Leaf = { handler: run };
 function run(module: TdxModule, lp: LogicalProcessor): bigint {
   const range = rangeOperand(module, lp);
   if (typeof range === 'bigint') return range;
-  const walk = module.pamt.walk(range, { mode: 'exclusive', level: LEVEL_2M });
+  const walk = module.pamt.walk(range, 'exclusive', LEVEL_2M);
   if (walk === undefined) return withOperand(STATUS.TDX_OPERAND_ADDR_RANGE_ERROR, OPERAND.RCX);
   if (typeof walk === 'bigint') return withOperand(walk, OPERAND.RCX);
   try {

@@ -12,7 +12,7 @@ import type { LogicalProcessor } from '../../machine/lp.ts';
 import type { Leaf } from '../leaf.ts';
 import { type Held, locking } from '../td/held.ts';
 import { TDCS } from '../td/layout.ts';
-import { isHostLeafAllowedOnOtherTd } from '../td/op-state.ts';
+import { ALLOWED_ON_OTHER_TD } from '../td/op-state.ts';
 import { enterOpState, lockTdr } from '../td/operands.ts';
 import {
   BINDING_STATE,
@@ -53,7 +53,7 @@ function bind(module: TdxModule, { regs }: LogicalProcessor, held: Held): Bound 
   if (entered !== STATUS.TDX_SUCCESS) return entered;
   const service = lockTdr(module, held, regs, RDX, 'shared');
   if (typeof service === 'bigint') return service;
-  const serves = enterOpState(held, service, TDH.servtdBind, 'shared', isHostLeafAllowedOnOtherTd);
+  const serves = enterOpState(held, service, TDH.servtdBind, 'shared', ALLOWED_ON_OTHER_TD);
   if (serves !== STATUS.TDX_SUCCESS) return serves;
   const request = bindingRequest(regs);
   if (typeof request === 'bigint') return request;

@@ -86,12 +86,12 @@ export class TdMeasurement {
     return this.#frames.map((frame, i) => bytes.subarray(frame, frame + this.#lengths[i]!));
   }
 
-  /** Where in the frames the next `bytes` bytes of the message go; zero so far. */
+  /** Where in the frames the next `bytes` bytes of the message go. */
   #room(bytes: number): number {
     const last = this.#frames.length - 1;
     if (last >= 0 && this.#lengths[last]! + bytes <= PAGE_4K)
       return this.#frames[last]! + this.#lengths[last]!;
-    const frame = this.#memory.frames.allocate();
+    const frame = this.#memory.frames.allocateUnset();
     this.#frames.push(frame);
     this.#lengths.push(0);
     return frame;
@@ -120,9 +120,9 @@ export function measurementsOf(memory: PhysicalMemory): Map<number, TdMeasuremen
 
 /** The running measurement of a TD that is being built. @public */
 export function runningMeasurement(module: TdxModule, td: TrustDomain): TdMeasurement {
-  const measurement = module.measurements.get(td.address);
-  if (measurement === undefined) throw new Error('a TD under construction has no running measurement');
-  return measurement;
+  td.measurement ??= module.measurements.get(td.address);
+  if (td.measurement === undefined) throw new Error('a TD under construction has no running measurement');
+  return td.measurement;
 }
 
 /** False when the module must stay compatible with an older one whose running hash it cannot continue. @public */
@@ -131,7 +131,8 @@ export function isMeasurementCompatible(module: TdxModule, { tdcs }: TrustDomain
 }
 
 /** Ends the measurement of a TD: it is final, or goes. @public */
-export function endMeasurement(module: TdxModule, { address }: TrustDomain): void {
-  module.measurements.get(address)?.release();
-  module.measurements.delete(address);
+export function endMeasurement(module: TdxModule, td: TrustDomain): void {
+  module.measurements.get(td.address)?.release();
+  module.measurements.delete(td.address);
+  td.measurement = undefined;
 }

@@ -6,11 +6,14 @@ function setOf(...names: readonly OpStateName[]): number {
   return names.reduce((set, name) => set | (1 << OP_STATE[name]), 0);
 }
 
+/** Sets of operation states, one bit each, by leaf number. @public */
+export type StatesByLeaf = Uint32Array;
+
 /** Leaf numbers are below this. */
 const LEAVES = 256;
 
 /** A table indexed by leaf number; no states for a leaf that has no row. */
-function byLeaf(rows: readonly (readonly [leaf: number, states: number])[]): Uint32Array {
+function byLeaf(rows: readonly (readonly [leaf: number, states: number])[]): StatesByLeaf {
   const table = new Uint32Array(LEAVES);
   for (const [leaf, states] of rows) table[leaf] = states;
   return table;
@@ -27,8 +30,8 @@ const INITIALIZED = setOf('INITIALIZED');
 const VCPU_ADDABLE = setOf('INITIALIZED', 'STATE_IMPORT');
 const ANY = setOf(...OP_STATES);
 
-/** Sets of operation states, one bit each, by host leaf. A leaf that is not here has no such check. */
-const ALLOWED_BY_HOST_LEAF = byLeaf([
+/** States of a TD in which each host leaf may be called on it. A leaf that is not here has no such check. @public */
+export const ALLOWED_BY_HOST_LEAF = byLeaf([
   [TDH.vpEnter, setOf('RUNNABLE', 'LIVE_EXPORT', 'LIVE_IMPORT')],
   [TDH.mngAddcx, setOf('UNINITIALIZED')],
   [TDH.memPageAdd, INITIALIZED],
@@ -60,14 +63,14 @@ const ALLOWED_BY_HOST_LEAF = byLeaf([
   [TDH.servtdPrebind, setOf('UNINITIALIZED', 'INITIALIZED')],
 ]);
 
-/** The same for guest leaves that work on another TD. */
-const ALLOWED_BY_GUEST_LEAF = byLeaf([
+/** The same for guest leaves that work on another TD. @public */
+export const ALLOWED_BY_GUEST_LEAF = byLeaf([
   [TDG.servtdRd, ANY],
   [TDG.servtdWr, ANY & ~EXPORT_STOPPED],
 ]);
 
-/** The same for host leaves on a second TD: the service TD that is bound. */
-const ALLOWED_ON_OTHER_TD = byLeaf([
+/** The same for host leaves on a second TD: the service TD that is bound. @public */
+export const ALLOWED_ON_OTHER_TD = byLeaf([
   [TDH.servtdBind, (BUILT & ~INITIALIZED) | EXPORT_STOPPED | IMPORT_OUT_OF_ORDER],
 ]);
 
@@ -75,19 +78,9 @@ const TLB_TRACKED = setOf('RUNNABLE', 'LIVE_EXPORT', 'LIVE_IMPORT');
 const IMPORTING = IMPORT_IN_ORDER | IMPORT_OUT_OF_ORDER;
 const UNCONFIGURED = setOf('UNINITIALIZED', 'START_IMPORT');
 
-/** True when host leaf `leaf` may be called on a TD in `state`. @public */
-export function isHostLeafAllowed(leaf: number, state: number): boolean {
-  return ((ALLOWED_BY_HOST_LEAF[leaf]! >>> state) & 1) === 1;
-}
-
-/** True when guest leaf `leaf` may work on another TD in `state`. @public */
-export function isGuestLeafAllowed(leaf: number, state: number): boolean {
-  return ((ALLOWED_BY_GUEST_LEAF[leaf]! >>> state) & 1) === 1;
-}
-
-/** True when host leaf `leaf` may work on a second TD in `state`. @public */
-export function isHostLeafAllowedOnOtherTd(leaf: number, state: number): boolean {
-  return ((ALLOWED_ON_OTHER_TD[leaf]! >>> state) & 1) === 1;
+/** True when `allowed` has `state` for `leaf`. @public */
+export function isOpStateIn(allowed: StatesByLeaf, leaf: number, state: number): boolean {
+  return ((allowed[leaf]! >>> state) & 1) === 1;
 }
 
 /** True when pages must be blocked and tracked before they are taken from a TD in `state`. @public */

@@ -18,7 +18,7 @@ import type { PlatformSnapshot } from '../platform.ts';
 import type { TdxModule } from '../tdx-module.ts';
 import { type Held, lockField } from './held.ts';
 import { LIFECYCLE, TDCS, TDCS_PAGES_MIN, TDR } from './layout.ts';
-import { isHostLeafAllowed } from './op-state.ts';
+import { ALLOWED_BY_HOST_LEAF, isOpStateIn, type StatesByLeaf } from './op-state.ts';
 import { type TrustDomain, trustDomainAt } from './trust-domain.ts';
 
 const TWO_32 = 0x1_0000_0000;
@@ -82,7 +82,7 @@ export function lockPageAt(
   type: PageType,
   level: PageLevel = LEVEL_4K,
 ): LockedPage | bigint {
-  const walk = module.pamt.walk(address, { mode, level });
+  const walk = module.pamt.walk(address, mode, level);
   if (walk === undefined) return withOperand(STATUS.TDX_OPERAND_ADDR_RANGE_ERROR, operand);
   if (typeof walk === 'bigint') return withOperand(walk, operand);
   const status = checkMetadata(module, walk, address, type, level);
@@ -187,8 +187,8 @@ export function checkBuildState(td: TrustDomain): bigint {
 }
 
 /**
- * Checks that `td` is built far enough and in an operation state that allows `leaf` (`isAllowed` says whether), and locks
- * that state when `mode` is given. Returns TDX_SUCCESS or the status.
+ * Checks that `td` is built far enough and in an operation state that `allowed` has for `leaf`, and locks that
+ * state when `mode` is given. Returns TDX_SUCCESS or the status.
  * @public
  */
 export function enterOpState(
@@ -196,7 +196,7 @@ export function enterOpState(
   td: TrustDomain,
   leaf: number,
   mode?: LockMode,
-  isAllowed: (leaf: number, state: number) => boolean = isHostLeafAllowed,
+  allowed: StatesByLeaf = ALLOWED_BY_HOST_LEAF,
 ): bigint {
   const built = checkBuildState(td);
   if (built !== STATUS.TDX_SUCCESS) return built;
@@ -206,5 +206,7 @@ export function enterOpState(
     if (locked !== STATUS.TDX_SUCCESS) return withOperand(locked, OPERAND.OP_STATE);
   }
   const state = tdcs.u32(TDCS.OP_STATE);
-  return isAllowed(leaf, state) ? STATUS.TDX_SUCCESS : withOperand(STATUS.TDX_OP_STATE_INCORRECT, state);
+  return isOpStateIn(allowed, leaf, state)
+    ? STATUS.TDX_SUCCESS
+    : withOperand(STATUS.TDX_OP_STATE_INCORRECT, state);
 }

@@ -13,6 +13,7 @@ import {
   TDVPS_PAGES_MIN,
   TDVPS_PAGES_PER_L2_VM,
 } from './layout.ts';
+import type { TdMeasurement } from './measurement.ts';
 import { SecureEpt } from './sept.ts';
 import type { SeptEntry } from './sept-entry.ts';
 
@@ -31,17 +32,17 @@ export const ONES: SeptEntry = { low: 0xffff_ffff, high: 0xffff_ffff };
  * @public
  */
 export function trustDomainAt(module: TdxModule, address: number): TrustDomain {
-  let td = module.trustDomains.get(address);
-  if (td === undefined) {
-    td = new TrustDomain(module, address);
-    module.trustDomains.set(address, td);
-  }
+  const pfn = pfnOf(address);
+  const known = module.trustDomains.get(pfn);
+  if (known !== undefined) return known;
+  const td = new TrustDomain(module, address);
+  module.trustDomains.set(pfn, td);
   return td;
 }
 
 /** Forgets where the TD's structures lie: a new TD is made, or it gets a page. @public */
 export function forgetTrustDomain(module: TdxModule, address: number): void {
-  module.trustDomains.delete(address);
+  module.trustDomains.delete(pfnOf(address));
 }
 
 /** @public */
@@ -49,6 +50,8 @@ export class TrustDomain {
   /** Physical address of the TDR, which is the TD's handle. */
   readonly address: number;
   readonly tdr: ControlStructure;
+  /** The running measurement, as `runningMeasurement` found it. */
+  measurement: TdMeasurement | undefined;
   readonly #memory: PhysicalMemory;
   readonly #keyIdStartBit: number;
   readonly #septs: (SecureEpt | undefined)[] = [];

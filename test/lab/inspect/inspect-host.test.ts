@@ -8,6 +8,7 @@ import { inspectHost } from '../../../src/lab/inspect/inspect-host.ts';
 import type { SeptRun } from '../../../src/lab/inspect/sept-tree.ts';
 import { saveHost } from '../../../src/lab/snapshot/save-host.ts';
 import { LabTd } from '../../../src/lab/td/lab-td.ts';
+import { trustDomainAt } from '../../../src/module/td/trust-domain.ts';
 import type { TdxModule } from '../../../src/module/tdx-module.ts';
 import { TINY } from '../../kernel/tiny-machine.ts';
 
@@ -139,7 +140,7 @@ describe('inspectHost', () => {
 
   it('shows an entry that is locked, and one whose lock the host waits for', () => {
     const td = LabTd.build(host.kernel, { pages: [{ gpa: 0, contents: Uint8Array.of(1) }] });
-    const real = module.trustDomains.get(td.tdr)!;
+    const real = trustDomainAt(module, td.tdr);
     const { at } = real.sept().walk(0, 0);
     real.sept().tryLock(at);
     expect(leaves(inspectHost(host, { tdr: td.tdr, sept: true }).tds[0]!.sept!)).toEqual([

@@ -1,5 +1,5 @@
 /** Deliberate faults of a module, each with the invariants that must find it. */
-import { PAGE_2M, PAGE_4K } from '../../../src/abi/address.ts';
+import { PAGE_2M, PAGE_4K, pfnOf } from '../../../src/abi/address.ts';
 import { TDH } from '../../../src/abi/leaves.ts';
 import { LEVEL_2M, LEVEL_4K, PAGE_TYPE } from '../../../src/abi/page-types.ts';
 import { R8, RAX, RCX, RDX } from '../../../src/abi/registers.ts';
@@ -286,7 +286,7 @@ export const FAULTS: readonly Fault[] = [
           td.tdr.setU32(TDR.NUM_TDCX, 5);
           void td.tdcs;
           td.tdr.setU32(TDR.NUM_TDCX, 6);
-          module.trustDomains.set(tdr, td);
+          module.trustDomains.set(pfnOf(tdr), td);
         },
       }),
   },
