@@ -111,9 +111,9 @@ export const VERBS: readonly Verb[] = [
       ['--expect <mrtd>', 'exit with 0 if one of the orders gives this MRTD, with 1 if none does'],
     ],
     help: `Without an image, or with 'sample', it measures a small one that tdxlab makes.
-one-pass: a page is added, then extended, then comes the next (Linux since 6.16).
-two-pass: all pages of a section are added, then all extended (Ubuntu's TDX
-preview with QEMU 8.2). Which one a TD has depends on the host that starts it.`,
+one-pass: each page is added, then extended (Linux since 6.16). two-pass: all
+pages of a section are added, then all extended (Ubuntu's TDX preview with QEMU
+8.2). Which one a TD has depends on the host that starts it.`,
     load: () => import('./verbs/measure.ts'),
   },
   {
