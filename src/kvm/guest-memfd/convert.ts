@@ -40,7 +40,7 @@ export async function setMemoryAttributes2(
     return 0;
   } catch (error) {
     if (!(error instanceof KernelError)) throw error;
-    const index = (error.reason.data['index'] as number | undefined) ?? start;
+    const index = (error.reason.data.index as number | undefined) ?? start;
     KVM_MEMORY_ATTRIBUTES2.patch(buffer, { error_offset: BigInt(index) * BigInt(PAGE_4K) });
     await task.copyOut(arg, buffer);
     throw error;

@@ -20,8 +20,8 @@ export function mmapFile(inode: GuestMemfdInode, area: MemoryArea): void {
 function areaOperations(inode: GuestMemfdInode): AreaOperations {
   return {
     fault: (_area, index, _write, task) => fault(inode, index, task),
-    setPolicy: (_area, start, end, policy) => inode.policies.set(start, end, policy ?? undefined),
-    getPolicy: (_area, index) => inode.policies.get(index) ?? null,
+    setPolicy: (_area, start, end, policy) => inode.policies.set(start, end, policy),
+    getPolicy: (_area, index) => inode.policies.get(index),
   };
 }
 

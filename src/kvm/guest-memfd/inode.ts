@@ -7,7 +7,7 @@ import { GUEST_MEMFD_FLAG } from '../../abi/kvm/structs.ts';
 import type { HostKernel } from '../../kernel/host-kernel.ts';
 import { FileMapping } from '../../kernel/process/file-mapping.ts';
 import { ReadWriteLock } from '../../kernel/process/lock.ts';
-import type { MemoryPolicy } from '../../kernel/process/mempolicy.ts';
+import { SharedPolicy } from '../../kernel/process/shared-policy.ts';
 import { RangeMap } from '../range-map.ts';
 import { allocatePages } from './allocate-pages.ts';
 import type { GuestMemfdFile } from './file.ts';
@@ -42,7 +42,7 @@ export class GuestMemfdInode {
   /** Who maps pages in user space. */
   readonly mapping = new FileMapping();
   /** mbind's policies by page. */
-  readonly policies = new RangeMap<MemoryPolicy>();
+  readonly policies = new SharedPolicy();
   /** Open files of this memory. */
   readonly files = new Set<GuestMemfdFile>();
   readonly #index = new PageIndex();
@@ -116,7 +116,7 @@ export class GuestMemfdInode {
   page(index: number, localNode: number, limit = this.pages): number {
     const present = this.#index.get(index);
     if (present !== undefined) return present;
-    const policy = this.policies.get(index) ?? null;
+    const policy = this.policies.get(index);
     const chunk = index - (index % CHUNK_PAGES);
     const request = { kernel: this.kernel, policy, index: this.number + index, localNode };
     if (this.options.hugePages && this.#isHugeHole(chunk, limit)) {
