@@ -54,8 +54,7 @@ export function q35Memory(bytes: number): AddressRange[] {
  */
 export function describeMemory(image: TdvfImage, memory: readonly AddressRange[]): TdMemory[] {
   const added: AddressRange[] = [];
-  for (const section of image.sections) {
-    if (sectionRule(section)?.source === 'none' || !isAdded(section)) continue;
+  for (const section of image.sections.filter(isAdded)) {
     const range = memoryOf(section);
     if (memory.some((part) => contains(part, range))) added.push(range);
     else if (sectionRule(section)?.source !== 'file' || memory.some((part) => overlaps(part, range))) {

@@ -3,6 +3,7 @@ import { type AddressRange, PAGE_4K } from '../abi/address.ts';
 import { InputError } from '../abi/input-error.ts';
 import type { TdvfImage } from './tdvf/image.ts';
 import {
+  hasMemory,
   isAdded,
   isAugmented,
   isMeasured,
@@ -55,8 +56,7 @@ const NOTHING = new Uint8Array(0);
  * @public
  */
 export function layOutTd(image: TdvfImage, contents: VmmContents = {}): TdLayout {
-  const inMemory = image.sections.filter((section) => sectionRule(section)?.source !== 'none');
-  const regions = inMemory.filter(isAdded).map((section) => ({
+  const regions = image.sections.filter(isAdded).map((section) => ({
     gpa: section.address,
     pages: section.memoryBytes / PAGE_4K,
     source: sourceOf(image, section, contents),
@@ -65,7 +65,7 @@ export function layOutTd(image: TdvfImage, contents: VmmContents = {}): TdLayout
   }));
   return {
     regions,
-    augmented: inMemory.filter(isAugmented).map(memoryOf),
+    augmented: image.sections.filter((section) => hasMemory(section) && isAugmented(section)).map(memoryOf),
     hobAddress: sectionsOf(image.sections, 'TD_HOB')[0]?.address ?? null,
   };
 }

@@ -4,6 +4,7 @@ import { formatBytes } from '../../abi/format-bytes.ts';
 import type { TdvfImage } from './image.ts';
 import {
   fileRangeOf,
+  hasMemory,
   isAdded,
   isAugmented,
   isMeasured,
@@ -199,9 +200,7 @@ function checkSize({ sections }: TdvfImage): Finding[] {
 }
 
 function checkOverlaps(sections: readonly TdvfSection[]): Finding[] {
-  const inMemory = sections
-    .filter((section) => section.memoryBytes > 0 && sectionRule(section)?.source !== 'none')
-    .sort((a, b) => a.address - b.address);
+  const inMemory = sections.filter(hasMemory).sort((a, b) => a.address - b.address);
   return inMemory.slice(1).flatMap((section, i) => {
     const before = inMemory[i]!;
     return overlaps(memoryOf(before), memoryOf(section))

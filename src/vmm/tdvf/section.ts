@@ -117,9 +117,14 @@ export function isAugmented({ attributes }: Pick<TdvfSection, 'attributes'>): bo
   return (attributes & SECTION_ATTRIBUTE.pageAug) !== 0;
 }
 
+/** True when the section has memory, added or accepted. @public */
+export function hasMemory(section: Pick<TdvfSection, 'type' | 'memoryBytes'>): boolean {
+  return section.memoryBytes > 0 && sectionRule(section)?.source !== 'none';
+}
+
 /** True when the VMM adds the section's memory before the TD runs. @public */
 export function isAdded(section: TdvfSection): boolean {
-  return section.memoryBytes > 0 && !isAugmented(section);
+  return hasMemory(section) && !isAugmented(section);
 }
 
 /** Guest physical addresses of the section. @public */
