@@ -40,12 +40,12 @@ export class Session {
   }
 
   async kvm(): Promise<number> {
-    if (this.#kvm < 0) this.#kvm = this.#opened(await this.calls.open('/dev/kvm', 2));
+    if (this.#kvm < 0) this.#kvm = this.opened(await this.calls.open('/dev/kvm', 2));
     return this.#kvm;
   }
 
   async createVm(type = this.vmType): Promise<number> {
-    return this.#opened(await this.calls.ioctl(await this.kvm(), KVM.CREATE_VM, type));
+    return this.opened(await this.calls.ioctl(await this.kvm(), KVM.CREATE_VM, type));
   }
 
   async capability(fd: number, cap: number): Promise<number> {
@@ -59,7 +59,7 @@ export class Session {
 
   async createFile(vm: number, size: number | bigint, flags = 0n): Promise<number> {
     const bytes = KVM_CREATE_GUEST_MEMFD.encode({ size: BigInt(size), flags });
-    return this.#opened(await this.calls.ioctl(vm, KVM.CREATE_GUEST_MEMFD, bytes));
+    return this.opened(await this.calls.ioctl(vm, KVM.CREATE_GUEST_MEMFD, bytes));
   }
 
   async setRegion(vm: number, region: Region): Promise<number> {
@@ -77,8 +77,8 @@ export class Session {
   }
 
   async close(fd: number): Promise<void> {
-    this.#open.delete(fd);
     await this.calls.close(fd);
+    this.#open.delete(fd);
   }
 
   /** Closes what is still open, the last first. */
@@ -86,7 +86,8 @@ export class Session {
     for (const fd of [...this.#open].reverse()) await this.close(fd);
   }
 
-  #opened(fd: number): number {
+  /** Has a descriptor closed at the end. */
+  opened(fd: number): number {
     this.#open.add(fd);
     return fd;
   }
