@@ -122,11 +122,10 @@ describe('buildTdHob', () => {
   });
 
   it('has the length that OVMF was seen to take', () => {
-    // Four sections in memory: 8 ranges with what lies between them.
-    const more = { ...SAMPLE.sections[2]!, address: 0x80_c000, memoryBytes: 0x1000 };
-    expect(buildTdHob(imageWith([...SAMPLE.sections.slice(0, 5), more]), q35Memory(2 * GIB)).length).toBe(
-      448 + 48,
-    );
+    // OVMF's four sections in memory, two of them side by side: 8 ranges with what lies between.
+    const workArea = { ...SAMPLE.sections[2]!, address: 0x80_b000, memoryBytes: 0x2000 };
+    const ovmf = imageWith([...SAMPLE.sections.slice(0, 5), workArea]);
+    expect(buildTdHob(ovmf, q35Memory(2 * GIB))).toHaveLength(448);
   });
 
   it('goes into its section, and to the vCPUs as address', () => {
