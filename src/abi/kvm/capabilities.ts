@@ -48,6 +48,8 @@ export const KVM_CAP = {
   X86_APIC_BUS_CYCLES_NS: 237,
   X86_GUEST_MODE: 238,
   GUEST_MEMFD_FLAGS: 244,
+  /** Attributes that KVM_SET_MEMORY_ATTRIBUTES2 on a file takes; of the newest series, not of 7.2. */
+  GUEST_MEMFD_MEMORY_ATTRIBUTES: 250,
 } as const;
 
 /** A capability's name. @public */
