@@ -11,11 +11,12 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   machine: ['abi'],
   survey: ['abi', 'machine'],
   module: ['abi', 'machine'],
+  hypervisor: ['abi', 'machine'],
   kernel: ['abi', 'machine'],
   kvm: ['abi', 'machine', 'kernel'],
   // Of the kernel only its system-call interface, as types; see below.
   vmm: ['abi', 'kernel'],
-  lab: ['abi', 'machine', 'survey', 'module', 'kernel', 'kvm', 'vmm'],
+  lab: ['abi', 'machine', 'survey', 'module', 'hypervisor', 'kernel', 'kvm', 'vmm'],
   // '..' is the package's own description, for --version.
   cli: ['abi', 'machine', 'survey', 'module', 'kernel', 'vmm', 'lab', '..'],
 };

@@ -18,6 +18,7 @@ export {
 } from './description.ts';
 export * from './exceptions.ts';
 export * from './guest-code.ts';
+export * from './hypervisor-image.ts';
 export * from './lp.ts';
 export * from './machine.ts';
 export { isMapped, type MemoryOptions, type PageMapping, PhysicalMemory, type StoreKind } from './memory.ts';

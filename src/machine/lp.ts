@@ -150,6 +150,16 @@ export class LogicalProcessor {
     return seam.enter(this);
   }
 
+  /**
+   * HVC with the operands in `regs`, x0 being register 0: the call to the hypervisor below the host. Throws #UD where
+   * there is none.
+   */
+  hvc(): void {
+    const { hypervisor } = this.machine;
+    if (hypervisor === null) throw new CpuException(VECTOR_UD, 'HVC without a hypervisor');
+    hypervisor.hvc(this);
+  }
+
   /** Runs the guest of `context` until it exits to the host. Throws Error where nothing executes guests. */
   runGuest(context: GuestContext): GuestExit {
     const { guestCode } = this.machine;

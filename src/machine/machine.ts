@@ -8,6 +8,7 @@ import {
   PARTIAL_WRITE_ERRATUM,
 } from './description.ts';
 import type { GuestCode } from './guest-code.ts';
+import type { HypervisorImage } from './hypervisor-image.ts';
 import { LogicalProcessor } from './lp.ts';
 import { PhysicalMemory } from './memory.ts';
 import { Package } from './package.ts';
@@ -46,6 +47,8 @@ export class Machine {
   readonly seam: Seam;
   /** What executes guests that no TDX module runs; filled by whoever puts the host together. */
   guestCode: GuestCode | null = null;
+  /** What runs below the host's kernel and answers its HVC; filled by whoever puts the host together. */
+  hypervisor: HypervisorImage | null = null;
   /** Set by hardware that restricts what host software may touch. */
   hostAccess: HostAccessCheck | null = null;
   readonly cpuid: CpuidTable;

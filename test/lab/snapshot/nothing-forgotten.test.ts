@@ -60,6 +60,7 @@ const FIELDS_NOT_SAVED: Readonly<Record<string, string>> = {
   'SeamReports.verdict': 'fault point',
   'SeamReports.silent': 'fault point',
   'Machine.guestCode': 'whoever runs guests sets it again',
+  'Machine.hypervisor': 'a host with a hypervisor is not saved',
   'Machine.hostAccess': 'set by hardware that is saved',
   'Machine.partialWriteErratum': 'follows from the description',
   'Machine.keyIdStartBit': 'follows from the description',
