@@ -63,6 +63,18 @@ export interface SeamLoaderDescription {
   readonly remainingUpdates: number;
 }
 
+/** SEV-SNP of an AMD machine, as its firmware set it up. @public */
+export interface SevDescription {
+  /** Bit of a guest physical address that makes an access private. */
+  readonly cBit: number;
+  /** ASIDs of encrypted guests are 1 to this one. */
+  readonly maxAsid: number;
+  /** First ASID of guests without encrypted state; SNP guests have the ones below. */
+  readonly minSevAsid: number;
+  /** Memory that the BIOS reserved for the reverse map table. */
+  readonly rmp: AddressRange;
+}
+
 /** The whole machine. @public */
 export interface MachineDescription {
   readonly name: string;
@@ -81,10 +93,12 @@ export interface MachineDescription {
   /** Release of the module image in the SEAM range ("1.5.25"); null where none is loaded. */
   readonly module: string | null;
   readonly seamLoader: SeamLoaderDescription | null;
+  /** Absent on machines without SEV-SNP, and where the BIOS did not enable it. */
+  readonly sev?: SevDescription;
 }
 
 /** CPU families the model knows; they differ in errata. @public */
-export type CpuModel = 'sapphire-rapids' | 'emerald-rapids' | 'granite-rapids' | 'sierra-forest';
+export type CpuModel = 'sapphire-rapids' | 'emerald-rapids' | 'granite-rapids' | 'sierra-forest' | 'genoa';
 
 /** Models with the partial-write erratum (Linux host rules 0: SPR-X, EMR-X). @public */
 export const PARTIAL_WRITE_ERRATUM: ReadonlySet<CpuModel> = new Set(['sapphire-rapids', 'emerald-rapids']);

@@ -6,6 +6,7 @@ export const VECTOR_GP = 13;
 export const VECTOR_PF = 14;
 export const VECTOR_MC = 18;
 export const VECTOR_VE = 20;
+export const VECTOR_VC = 29;
 
 const MNEMONICS: Readonly<Record<number, string>> = {
   [VECTOR_UD]: '#UD',
@@ -13,6 +14,7 @@ const MNEMONICS: Readonly<Record<number, string>> = {
   [VECTOR_PF]: '#PF',
   [VECTOR_MC]: '#MC',
   [VECTOR_VE]: '#VE',
+  [VECTOR_VC]: '#VC',
 };
 
 /** A CPU exception raised by one instruction on one logical processor. @public */

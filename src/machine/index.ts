@@ -14,6 +14,7 @@ export {
   type ProcessorDescription,
   packageShift,
   type SeamLoaderDescription,
+  type SevDescription,
   type SratEntry,
 } from './description.ts';
 export * from './exceptions.ts';
@@ -26,3 +27,12 @@ export * from './native-platform.ts';
 export * from './package.ts';
 export * from './random.ts';
 export * from './seam.ts';
+export * from './snp/firmware/commands.ts';
+export * from './snp/firmware/launch-digest.ts';
+export { type PageState, pageState } from './snp/firmware/page-states.ts';
+export { SecureProcessor } from './snp/firmware/secure-processor.ts';
+export * from './snp/rmp.ts';
+export { PAGE_FAULT, RmpFault, VC_NOT_VALIDATED } from './snp/rmp-checks.ts';
+export { RMP_STATUS, type RmpState } from './snp/rmp-instructions.ts';
+export { RMP_BOOKKEEPING_BYTES, RMP_ENTRY_BYTES, Snp } from './snp/snp.ts';
+export * from './snp/vmsa.ts';

@@ -135,6 +135,7 @@ export class LogicalProcessor {
   /** WBINVD: writes back and empties the caches of this LP's package, and only those. */
   wbinvd(): void {
     this.package.cache.writeBackAll();
+    this.machine.snp?.firmware.wbinvd(this.index);
   }
 
   /**

@@ -16,6 +16,7 @@ import { type CpuidTable, cpuidTable, MSR, mcheckInfo, msrTable } from './platfo
 import { EntropySource } from './random.ts';
 import { Seam } from './seam.ts';
 import { SeamReports } from './seam-reports.ts';
+import { Snp } from './snp/snp.ts';
 
 /** An event the firmware tells the kernel about through ACPI. @public */
 export type AcpiEvent =
@@ -51,6 +52,8 @@ export class Machine {
   hypervisor: HypervisorImage | null = null;
   /** Set by hardware that restricts what host software may touch. */
   hostAccess: HostAccessCheck | null = null;
+  /** SEV-SNP; null on machines without it. */
+  readonly snp: Snp | null;
   readonly cpuid: CpuidTable;
   readonly msrs: Map<number, bigint>;
   readonly absentMsrs = new Set<number>();
@@ -83,6 +86,7 @@ export class Machine {
     const packageCount = Math.max(0, ...description.processors.map((cpu) => cpu.package + 1));
     this.packages = Array.from({ length: packageCount }, (_, id) => new Package(id, this.memory));
     for (const cpu of description.processors) if (cpu.present) this.#addLp(cpu.apicId, cpu.package, cpu.node);
+    this.snp = description.sev === undefined ? null : new Snp(this, description.sev);
   }
 
   /** First private KeyID and the number of them; zero of them where TDX is off in the BIOS. */
@@ -161,6 +165,7 @@ export class Machine {
       absentMsrs: this.absentMsrs,
       cmrs: this.cmrs,
       memoryRanges: this.#memoryRanges,
+      snp: this.snp?.save() ?? null,
     };
   }
 
@@ -180,6 +185,7 @@ export class Machine {
       (this.lps[index] ?? this.#addLp(apicId, packageId, node)).restore(lp);
     }
     this.seam.restore(saved.seam);
+    if (saved.snp !== null) this.snp!.restore(saved.snp);
     this.cpuid.clear();
     for (const [key, result] of saved.cpuid) this.cpuid.set(key, result);
     this.msrs.clear();

@@ -1,6 +1,12 @@
 /** The CPUID and MSR tables of a machine, made from its description. */
 import { type AddressRange, hex, overlaps } from '../abi/address.ts';
-import { keyIdBits, type MachineDescription, NATIVE_PACKAGE_SHIFT, packageShift } from './description.ts';
+import {
+  keyIdBits,
+  type MachineDescription,
+  NATIVE_PACKAGE_SHIFT,
+  packageShift,
+  type SevDescription,
+} from './description.ts';
 import { type CpuidResult, NATIVE_CPUID, NATIVE_MSRS } from './native-platform.ts';
 import type { McheckInfo } from './seam.ts';
 
@@ -13,6 +19,9 @@ export const MSR = {
   TME_ACTIVATE: 0x982,
   SEAMRR_BASE: 0x1400,
   SEAMRR_MASK: 0x1401,
+  SYSCFG: 0xc001_0010,
+  RMP_BASE: 0xc001_0132,
+  RMP_END: 0xc001_0133,
 } as const;
 
 /** SEAMRR_BASE bit 3: configured; SEAMRR_MASK bits 10 and 11: locked and enabled. */
@@ -31,6 +40,9 @@ const SMRR_VALID = 1n << 11n;
 const L3_SHARING_SHIFT = 14;
 const L3_SHARING = 0xfff << L3_SHARING_SHIFT;
 
+/** CPUID(0x8000001F).EAX: SME, SEV, SEV-ES, SNP, VMPLs, coherent caches. */
+const SEV_FEATURES = 0x43b;
+
 /** CPUID by `leaf.subleaf`, with `*` for any subleaf. @public */
 export type CpuidTable = Map<string, CpuidResult>;
 
@@ -41,7 +53,13 @@ export function cpuidTable(description: MachineDescription): CpuidTable {
   const linearBits = eax & 0xff00;
   table.set('80000008.*', [linearBits | description.physicalAddressBits, ebx, ecx, edx]);
   setTopology(table, packageShift(description.processors) ?? NATIVE_PACKAGE_SHIFT);
+  if (description.sev !== undefined) setSev(table, description.sev);
   return table;
+}
+
+/** Leaf 0x8000001F: SME, SEV, SEV-ES, SNP and coherent caches; the C-bit; numbers of ASIDs. */
+function setSev(table: CpuidTable, { cBit, maxAsid, minSevAsid }: SevDescription): void {
+  table.set('8000001f.*', [SEV_FEATURES, cBit, maxAsid, minSevAsid]);
 }
 
 /** Leaves 0xB and 0x1F say how many id bits a package has, and CPUID(4) that its processors share the L3 cache. */
@@ -57,7 +75,7 @@ function setTopology(table: CpuidTable, shift: number): void {
 /** Values of the MSRs that exist; `MKTME_KEYID_PARTITIONING` is missing where TDX is off in the BIOS. @public */
 export function msrTable(description: MachineDescription): Map<number, bigint> {
   const msrs = new Map(Object.entries(NATIVE_MSRS).map(([address, value]) => [Number(address), value]));
-  const { keyIds, seamrr } = description;
+  const { keyIds, seamrr, sev } = description;
   if (keyIds !== null) {
     const bits = BigInt(keyIdBits(keyIds));
     msrs.set(MSR.MKTME_KEYID_PARTITIONING, BigInt(keyIds.mktme) | (BigInt(keyIds.tdx) << 32n));
@@ -68,6 +86,10 @@ export function msrTable(description: MachineDescription): Map<number, bigint> {
   // Firmware keeps the SMM range outside memory it converts; a machine with memory there has it elsewhere.
   if (description.cmrs.some((cmr) => overlaps(cmr, SMM_RANGE))) {
     msrs.set(MSR.SMRR_PHYSMASK, msrs.get(MSR.SMRR_PHYSMASK)! & ~SMRR_VALID);
+  }
+  if (sev !== undefined) {
+    msrs.set(MSR.RMP_BASE, BigInt(sev.rmp.start));
+    msrs.set(MSR.RMP_END, BigInt(sev.rmp.end - 1));
   }
   if (seamrr !== null) {
     const widthMask = (1n << BigInt(description.physicalAddressBits)) - 1n;
