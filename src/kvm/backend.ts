@@ -1,7 +1,8 @@
 /** What differs between technologies. A backend is made with its VM and lives as long. */
 import type { Reason } from '../abi/errno.ts';
 import type { HostKernel } from '../kernel/host-kernel.ts';
-import type { Task, UserArg } from '../kernel/process/task.ts';
+import type { UserArg } from '../kernel/process/system-calls.ts';
+import type { Task } from '../kernel/process/task.ts';
 import type { FileTechnology } from './guest-memfd/file-technology.ts';
 import type { Vcpu } from './vcpu.ts';
 import type { VcpuExit } from './vcpu-exit.ts';

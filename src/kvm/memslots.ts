@@ -23,7 +23,7 @@ export class Memslots {
   generation = 0;
   readonly #byId = new Map<number, Memslot>();
   /** Ascending by baseGfn. */
-  #byGfn: Memslot[] = [];
+  readonly #byGfn: Memslot[] = [];
   /** Slots being deleted or moved: no new mappings are made for them. */
   readonly #invalid = new Set<Memslot>();
 
@@ -37,21 +37,17 @@ export class Memslots {
 
   /** The slot that holds `gfn`. */
   find(gfn: number): Memslot | undefined {
-    const slots = this.#byGfn;
-    let low = 0;
-    let high = slots.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (slots[middle]!.baseGfn <= gfn) low = middle + 1;
-      else high = middle;
-    }
-    const slot = slots[low - 1];
+    const slot = this.#byGfn[this.#countUpTo(gfn) - 1];
     return slot !== undefined && gfn < slot.baseGfn + slot.pages ? slot : undefined;
   }
 
   /** Slots that share a frame with [startGfn, endGfn), ascending. */
   overlapping(startGfn: number, endGfn: number): readonly Memslot[] {
-    return this.#byGfn.filter((slot) => slot.baseGfn < endGfn && startGfn < slot.baseGfn + slot.pages);
+    const from = this.#countUpTo(startGfn);
+    const to = this.#countUpTo(endGfn - 1);
+    const before = this.#byGfn[from - 1];
+    const reaches = before !== undefined && startGfn < before.baseGfn + before.pages;
+    return this.#byGfn.slice(reaches ? from - 1 : from, to);
   }
 
   [Symbol.iterator](): Iterator<Memslot> {
@@ -62,8 +58,7 @@ export class Memslots {
   set(slot: Memslot): void {
     this.#remove(slot.id);
     this.#byId.set(slot.id, slot);
-    const at = this.#byGfn.findIndex((other) => other.baseGfn > slot.baseGfn);
-    this.#byGfn.splice(at === -1 ? this.#byGfn.length : at, 0, slot);
+    this.#byGfn.splice(this.#countUpTo(slot.baseGfn), 0, slot);
     this.generation++;
   }
 
@@ -82,11 +77,23 @@ export class Memslots {
     return this.#invalid.has(slot);
   }
 
+  /** Slots that begin at `gfn` or below. */
+  #countUpTo(gfn: number): number {
+    let low = 0;
+    let high = this.#byGfn.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.#byGfn[middle]!.baseGfn <= gfn) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
   #remove(id: number): void {
     const slot = this.#byId.get(id);
     if (slot === undefined) return;
     this.#byId.delete(id);
     this.#invalid.delete(slot);
-    this.#byGfn.splice(this.#byGfn.indexOf(slot), 1);
+    this.#byGfn.splice(this.#countUpTo(slot.baseGfn) - 1, 1);
   }
 }

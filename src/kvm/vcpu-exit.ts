@@ -1,8 +1,19 @@
 /** Why a vCPU came back, as KVM's common code sees it whatever the technology. Backends decode into this. */
+import type { ErrnoName } from '../abi/errno.ts';
 import type { GuestAccess } from '../machine/guest-code.ts';
 
-/** Completes an exit at the next KVM_RUN with what user space left in the run page. @public */
-export type Completion = (answer: Uint8Array) => void | Promise<void>;
+/**
+ * Finishes an exit at the next KVM_RUN. `answer` is what user space left in the run page: a read's bytes for ports and
+ * MMIO, the union's bytes for hypercalls and TDVMCALLs. Returns the exit that follows at once, if one does: the next
+ * chunk of a request.
+ * @public
+ */
+export type Completion = (answer: Uint8Array) => VcpuExit | undefined | void;
+
+/** An exit that user space answers; the guest goes on behind the instruction when it is complete. @public */
+export interface AnsweredExit {
+  readonly complete: Completion;
+}
 
 /** @public */
 export type VcpuExit =
@@ -20,40 +31,31 @@ export type VcpuExit =
       readonly isPrivate: boolean | null;
       readonly access: 'read' | 'write' | 'execute';
       /** For emulation where no slot is; null where the host cannot see the instruction. */
-      readonly emulate: (GuestAccess & { readonly complete: Completion }) | null;
+      readonly emulate: (GuestAccess & AnsweredExit) | null;
     }
-  /** Emulated access outside the slots. `complete` gets what a read read. */
-  | {
+  /** Emulated access outside the slots, at most 8 bytes; `bytes` are what a write wrote. */
+  | ({
       readonly kind: 'mmio';
       readonly gpa: number;
       readonly isWrite: boolean;
       readonly bytes: Uint8Array;
-      readonly complete: Completion;
-    }
+    } & AnsweredExit)
   /** Port access; `bytes` are what OUT wrote, or as many zeroes as IN wants. */
-  | {
+  | ({
       readonly kind: 'io';
       readonly isWrite: boolean;
       readonly port: number;
-      readonly sizeBytes: number;
       readonly bytes: Uint8Array;
-      readonly complete: Completion;
-    }
-  /** Hypercall that user space has enabled. `complete` gets the 64-bit return value. */
-  | {
+    } & AnsweredExit)
+  /** Hypercall that user space has enabled. */
+  | ({
       readonly kind: 'hypercall';
       readonly nr: number;
       readonly args: readonly bigint[];
       readonly isLongMode: boolean;
-      readonly complete: Completion;
-    }
-  /** A TDVMCALL for user space. `words` are the union's 64-bit words; `complete` gets them back as bytes. */
-  | {
-      readonly kind: 'tdx';
-      readonly nr: number;
-      readonly words: readonly bigint[];
-      readonly complete: Completion;
-    }
+    } & AnsweredExit)
+  /** A TDVMCALL for user space; `words` follow flags and number in the union. */
+  | ({ readonly kind: 'tdx'; readonly nr: number; readonly words: readonly bigint[] } & AnsweredExit)
   | { readonly kind: 'system-event'; readonly type: number; readonly data: readonly bigint[] }
   | { readonly kind: 'shutdown' }
   | { readonly kind: 'fail-entry'; readonly hardwareReason: bigint }
@@ -64,7 +66,7 @@ export type VcpuExit =
       readonly gpa: number;
       readonly sizeBytes: number;
       readonly isPrivate: boolean;
-      readonly errno: 'EFAULT' | 'EHWPOISON';
+      readonly errno: ErrnoName;
       readonly code: string;
       readonly text: string;
     };

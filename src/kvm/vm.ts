@@ -7,8 +7,10 @@ import { MemoryAttributes } from './attributes.ts';
 import type { Backend } from './backend.ts';
 import type { FileTechnology } from './guest-memfd/file-technology.ts';
 import type { GuestMemfdUser, InvalidationKind } from './guest-memfd/user.ts';
-import { type GuestMemfdOptions, VmFiles } from './guest-memfd/vm-files.ts';
+import { VmFiles } from './guest-memfd/vm-files.ts';
+import { HostMemory } from './host-memory.ts';
 import { InvalidationSequence } from './invalidation-sequence.ts';
+import type { KvmOptions } from './kvm-options.ts';
 import { type Memslot, Memslots } from './memslots.ts';
 import type { Vcpu } from './vcpu.ts';
 
@@ -17,7 +19,7 @@ export interface VmOptions {
   readonly kernel: HostKernel;
   readonly process: Process;
   readonly type: number;
-  readonly gmemOptions: Partial<GuestMemfdOptions>;
+  readonly options: KvmOptions;
 }
 
 /** @public */
@@ -27,6 +29,8 @@ export class Vm implements GuestMemfdUser {
   readonly process: Process;
   /** The argument of KVM_CREATE_VM. */
   readonly type: number;
+  /** Module parameters of KVM. */
+  readonly options: KvmOptions;
   /** Its guest_memfds; the backend says how far they are in their lives. */
   readonly files: VmFiles;
   backend!: Backend;
@@ -36,31 +40,41 @@ export class Vm implements GuestMemfdUser {
   readonly mmuLock = new SleepLock();
   readonly slots = new Memslots();
   readonly attributes = new MemoryAttributes();
+  readonly hostMemory = new HostMemory(this);
   readonly invalidations = new InvalidationSequence();
   /** By id, in the order of their creation. */
   readonly vcpus = new Map<number, Vcpu>();
-  /** KVM_CREATE_VCPU calls that have begun; more than `vcpus` while one is under way. */
+  /** vCPUs whose creation has begun; more than `vcpus` while one is under way. */
   createdVcpus = 0;
   /** Limit on vCPUs, KVM_CAP_MAX_VCPUS. */
-  maxVcpus = 0;
+  maxVcpus: number;
   /** Hypercalls that go to user space, KVM_CAP_EXIT_HYPERCALL: bit per number. */
   hypercallExits = 0n;
-  splitIrqchip = false;
-  /** TSC frequency that vCPUs start with. */
+  /** Where interrupts are made: user space alone, the kernel, or the kernel for local APICs only. */
+  irqchip: 'none' | 'kernel' | 'split' = 'none';
+  /** TSC frequency that vCPUs start with; 0 is the host's. */
   tscKhz = 0;
-  /** Why every further ioctl gives EIO; null while the VM is well. */
-  bugged: string | null = null;
+  #bugged: string | null = null;
   #references = 1;
 
-  constructor({ kernel, process, type, gmemOptions }: VmOptions) {
+  constructor({ kernel, process, type, options }: VmOptions) {
     this.kernel = kernel;
     this.process = process;
     this.type = type;
-    this.files = new VmFiles(gmemOptions);
+    this.options = options;
+    this.maxVcpus = options.maxVcpus;
+    this.files = new VmFiles(options);
+    process.memory.notifiers.add(this.hostMemory);
+    kernel.openObjects.add('vm');
   }
 
   get references(): number {
     return this.#references;
+  }
+
+  /** Why every further ioctl gives EIO; null while the VM is well. */
+  get bugged(): string | null {
+    return this.#bugged;
   }
 
   get technology(): FileTechnology {
@@ -68,24 +82,31 @@ export class Vm implements GuestMemfdUser {
   }
 
   get(): void {
+    if (this.#references === 0) throw new Error('a destroyed VM was used');
     this.#references++;
   }
 
   /** Drops a reference; the last one destroys the VM. */
   async put(): Promise<void> {
-    if (--this.#references === 0) await this.backend.destroyVm();
+    if (this.#references === 0) throw new Error('a VM was put twice');
+    this.#references--;
+    if (this.#references === 0) await this.#destroy();
   }
 
   /** Marks the VM as broken: every further ioctl gives EIO. Returns the error to throw. */
   bug(reason: string, data: Record<string, unknown> = {}): KernelError {
-    this.bugged ??= reason;
-    for (const vcpu of this.vcpus.values()) void vcpu.kick();
-    return new KernelError('EIO', 'vm-bugged', `the VM is broken: ${this.bugged}`, data);
+    this.#bugged ??= reason;
+    for (const vcpu of this.vcpus.values()) {
+      vcpu.requestExit();
+      vcpu.wake();
+    }
+    return new KernelError('EIO', 'vm-bugged', `the VM is broken: ${this.#bugged}`, data);
   }
 
   /** Makes every vCPU leave the guest; resolves when all have. */
   async kickAll(): Promise<void> {
-    await Promise.all([...this.vcpus.values()].map((vcpu) => vcpu.kick()));
+    for (const vcpu of this.vcpus.values()) vcpu.requestExit();
+    for (const vcpu of this.vcpus.values()) await vcpu.whenOutside();
   }
 
   /** Makes every vCPU forget its translations before it runs another guest instruction. */
@@ -107,5 +128,19 @@ export class Vm implements GuestMemfdUser {
 
   invalidateEnd(_slot: Memslot, startGfn: number, endGfn: number): void {
     this.invalidations.end(startGfn, endGfn);
+  }
+
+  /** Backends whose creation failed are none. */
+  async #destroy(): Promise<void> {
+    this.process.memory.notifiers.delete(this.hostMemory);
+    const backend = this.backend as Backend | undefined;
+    await backend?.prepareDestroy?.();
+    for (const vcpu of this.vcpus.values()) {
+      await backend!.freeVcpu(vcpu);
+      vcpu.free();
+    }
+    for (const slot of this.slots) await slot.backing?.unbind(slot);
+    await backend?.destroyVm();
+    this.kernel.openObjects.remove('vm');
   }
 }

@@ -1,0 +1,26 @@
+/** Changes the slots of a VM once a change has been found good: guests lose what they map before a slot goes. */
+import type { Memslot } from './memslots.ts';
+import type { Vm } from './vm.ts';
+
+/** @public */
+export type SlotChange = 'create' | 'delete' | 'move' | 'flags';
+
+/** Caller holds slotsLock. `old` is the slot before, `slot` the one after the change. @public */
+export async function changeSlot(
+  vm: Vm,
+  change: SlotChange,
+  old: Memslot | undefined,
+  slot: Memslot | null,
+): Promise<void> {
+  if (old !== undefined && (change === 'delete' || change === 'move')) {
+    // From here on faults in the slot wait for the end of the change.
+    vm.slots.markInvalid(old);
+    await vm.kernel.schedule?.('slot-invalid');
+    await vm.mmuLock.run(() => vm.backend.zap(old.baseGfn, old.baseGfn + old.pages, 'both'));
+  }
+  if (slot !== null) vm.slots.set(slot);
+  else if (old !== undefined) {
+    vm.slots.delete(old.id);
+    await old.backing?.unbind(old);
+  }
+}
