@@ -66,7 +66,7 @@ async function allocate(inode: GuestMemfdInode, start: number, end: number, task
   const { schedule } = inode.kernel;
   for (let index = start; index < end; ) {
     task.checkSignal();
-    inode.page(index, task.lp.node, end);
+    inode.page(index, task.lp.node, start, end);
     index += 2 ** inode.orderAt(index) - (index % 2 ** inode.orderAt(index));
     await schedule?.('gmem-allocate');
   }

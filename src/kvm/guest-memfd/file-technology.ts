@@ -14,6 +14,11 @@ export const FILE_STATES = ['created', 'bound', 'populating', 'sealed', 'live', 
  */
 export type FileState = (typeof FILE_STATES)[number];
 
+/** True when `state` comes before `other` in a file's life. @public */
+export function isBefore(state: FileState, other: FileState): boolean {
+  return FILE_STATES.indexOf(state) < FILE_STATES.indexOf(other);
+}
+
 /** Everything that can be done with a file. @public */
 export const FILE_ACTIONS = [
   'mmap',

@@ -110,16 +110,16 @@ export class GuestMemfdInode {
   }
 
   /**
-   * The page at `index`, zeroed and new when there was none. `limit` is where the caller's interest ends: memory is not
-   * allocated beyond it. Throws ENOMEM. Caller holds the invalidate lock.
+   * The page at `index`, zeroed and new when there was none, on a node that its policy says. Memory is allocated within
+   * pages [start, end) only. Throws ENOMEM. Caller holds the invalidate lock.
    */
-  page(index: number, localNode: number, limit = this.pages): number {
+  page(index: number, localNode: number, start = 0, end = this.pages): number {
     const present = this.#index.get(index);
     if (present !== undefined) return present;
     const policy = this.policies.get(index);
     const chunk = index - (index % CHUNK_PAGES);
     const request = { kernel: this.kernel, policy, index: this.number + index, localNode };
-    if (this.options.hugePages && this.#isHugeHole(chunk, limit)) {
+    if (this.options.hugePages && start <= chunk && this.#isHugeHole(chunk, end)) {
       const huge = allocatePages({ ...request, order: CHUNK_ORDER });
       if (huge !== null) {
         this.#index.addHuge(chunk, huge);
@@ -132,10 +132,7 @@ export class GuestMemfdInode {
         'ENOMEM',
         'gmem-no-memory',
         `there is no memory for page ${index} of a guest_memfd`,
-        {
-          index,
-          policy,
-        },
+        { index, policy },
       );
     }
     this.#index.add(index, pfn);

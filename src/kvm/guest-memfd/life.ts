@@ -2,10 +2,10 @@
 import { type ErrnoName, KernelError } from '../../abi/errno.ts';
 import {
   FILE_ACTIONS,
-  FILE_STATES,
   type FileAction,
   type FileState,
   type FileTechnology,
+  isBefore,
 } from './file-technology.ts';
 
 /** The errno of an action that the state does not permit. A host fault gives SIGBUS instead. */
@@ -63,9 +63,9 @@ export class FileLife {
 
   /** Throws EBUSY when the file cannot go on to `state` because user space still maps it. */
   checkAdvance(state: FileState): void {
-    if (!this.technology.sealsUnmapped || rank(this.#state) >= rank('sealed') || rank(state) < rank('sealed'))
-      return;
-    const pages = state === 'dead' ? 0 : this.#mappedPages();
+    const seals = isBefore(this.#state, 'sealed') && !isBefore(state, 'sealed') && state !== 'dead';
+    if (!seals || !this.technology.sealsUnmapped) return;
+    const pages = this.#mappedPages();
     if (pages === 0) return;
     throw new KernelError(
       'EBUSY',
@@ -75,14 +75,8 @@ export class FileLife {
     );
   }
 
-  /** Goes on to `state`; one that is behind changes nothing. Throws EBUSY as `checkAdvance` does. */
+  /** Goes on to `state`; one that is behind changes nothing. */
   advance(state: FileState): void {
-    if (rank(state) <= rank(this.#state)) return;
-    this.checkAdvance(state);
-    this.#state = state;
+    if (isBefore(this.#state, state)) this.#state = state;
   }
-}
-
-function rank(state: FileState): number {
-  return FILE_STATES.indexOf(state);
 }

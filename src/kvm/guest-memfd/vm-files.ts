@@ -1,7 +1,7 @@
 /** The guest_memfds of one VM, and the state of life that its technology has brought them to. */
 
 import type { GuestMemfdFile } from './file.ts';
-import type { FileState } from './file-technology.ts';
+import { type FileState, isBefore } from './file-technology.ts';
 
 /** Module parameters of KVM as far as guest_memfds go. @public */
 export interface GuestMemfdOptions {
@@ -38,6 +38,12 @@ export class VmFiles {
     const bound = [...this.open].filter((file) => file.inode.life.state !== 'created');
     for (const file of bound) file.inode.life.checkAdvance(state);
     for (const file of bound) file.inode.life.advance(state);
-    this.#state = state;
+    if (isBefore(this.#state, state)) this.#state = state;
+  }
+
+  /** Memory at page frame `pfn` has failed. False when it belongs to none of the files. */
+  async memoryFailure(pfn: number): Promise<boolean> {
+    for (const { inode } of this.open) if (await inode.memoryFailure(pfn)) return true;
+    return false;
   }
 }

@@ -28,7 +28,12 @@ export class FakeVm implements GuestMemfdUser {
   /** What the guest maps: page frame by guest frame. */
   readonly mapped = new Map<number, number>();
   /** Invalidations as they came. */
-  readonly invalidations: { startGfn: number; endGfn: number; what: InvalidationKind; why: InvalidationReason }[] = [];
+  readonly invalidations: {
+    startGfn: number;
+    endGfn: number;
+    what: InvalidationKind;
+    why: InvalidationReason;
+  }[] = [];
   /** Invalidations that have begun and not ended. */
   open = 0;
   references = 1;
@@ -65,7 +70,13 @@ export class FakeVm implements GuestMemfdUser {
   }
 
   /** Makes a slot that shows `pages` pages of the file from `index` on. */
-  async bind(id: number, file: GuestMemfdFile, baseGfn: number, index: number, pages: number): Promise<Memslot> {
+  async bind(
+    id: number,
+    file: GuestMemfdFile,
+    baseGfn: number,
+    index: number,
+    pages: number,
+  ): Promise<Memslot> {
     const slot: Memslot = {
       id,
       baseGfn,
@@ -136,7 +147,8 @@ export async function startBench(
       files: vm.files.open.size,
     };
     const nothing = { pages: 0, references: 1, objects: {}, counted: 0, invalidations: 0, files: 0 };
-    if (JSON.stringify(left) !== JSON.stringify(nothing)) throw new Error(`left over: ${JSON.stringify(left)}`);
+    if (JSON.stringify(left) !== JSON.stringify(nothing))
+      throw new Error(`left over: ${JSON.stringify(left)}`);
     kernel.allocator.audit();
   };
   return { kernel, task, vm, create, freePages, end };
