@@ -1,7 +1,6 @@
 /** The host kernel as far as TDX goes: what faces, KVM and the lab see of it. */
-import { type AddressRange, PAGE_4K } from '../abi/address.ts';
+import type { AddressRange } from '../abi/address.ts';
 import { KernelError, type Reason } from '../abi/errno.ts';
-import { subtract } from '../abi/ranges.ts';
 import type { Machine } from '../machine/machine.ts';
 import { PageAllocator } from './allocator.ts';
 import { Cpu, onlineCpus } from './cpu.ts';
@@ -15,7 +14,7 @@ import { KeyIdPool } from './keyid-pool.ts';
 import { LogRing } from './log.ts';
 import { type MemblockRegion, memblockFromFirmware } from './memblock.ts';
 import type { TdxMemoryBlock } from './memlist.ts';
-import { type MemoryBlock, memoryBlocks } from './memory-blocks.ts';
+import { type MemoryBlock, memoryBlocks, usableMemory } from './memory-blocks.ts';
 import { checkGoingOnline, type MemoryNotifiers } from './memory-notifier.ts';
 import { PageRefs } from './page-refs.ts';
 import { DEFAULT_POLICY, type KernelPolicy } from './policy.ts';
@@ -65,6 +64,7 @@ export class HostKernel {
   #running: Promise<EnabledTdx> | null = null;
   readonly #stages = new StageList();
   readonly #cpuState: TdxCpuState;
+  readonly #offlineHooks: ((cpu: Cpu) => void)[] = [];
   #booted = false;
   #inodes = 0;
 
@@ -133,13 +133,7 @@ export class HostKernel {
 
   /** Memory TDs can use: the TDX memory less what a TDMR reserves as a hole, with holes from CMRs. */
   get tdxMemory(): readonly (AddressRange & { readonly node: number })[] {
-    const holes = this.tdmrs.flatMap(({ reservedAreas }) =>
-      reservedAreas.filter(({ why }) => why === 'hole'),
-    );
-    return this.memlist.flatMap(({ startPfn, endPfn, node }) => {
-      const block = { start: startPfn * PAGE_4K, end: endPfn * PAGE_4K };
-      return subtract([block], holes).map((range) => ({ ...range, node }));
-    });
+    return usableMemory(this.memlist, this.tdmrs);
   }
 
   /** What initialisation made; null before and after a failure. */
@@ -230,8 +224,14 @@ export class HostKernel {
     if (onlineCpus(this.cpus).length === 1) {
       throw new KernelError('EBUSY', 'last-cpu', `CPU ${index} is the last one online`, { cpu: index });
     }
+    for (const hook of this.#offlineHooks) hook(cpu);
     this.#cpuState.offline(cpu, this.cpus, this.#keyIds);
     cpu.online = false;
+  }
+
+  /** Has `hook` called when a CPU is about to go offline, before TDX is asked: KVM takes its vCPUs off it then. */
+  onCpuOffline(hook: (cpu: Cpu) => void): void {
+    this.#offlineHooks.push(hook);
   }
 
   /** Brings hot-added memory online. Throws EPERM where it is not TDX memory, EINVAL where it is not offline. */

@@ -1,7 +1,8 @@
-/** The host kernel's TDX support. */
+/** The host kernel: its TDX support, processes and their system calls. */
 export * from './allocator.ts';
 export * from './cpu.ts';
 export * from './detect.ts';
+export * from './devices.ts';
 export * from './dynamic-pamt.ts';
 export type { EnabledTdx } from './enable.ts';
 export * from './fragment.ts';
@@ -14,8 +15,26 @@ export * from './memblock.ts';
 export * from './memlist.ts';
 export * from './memory-blocks.ts';
 export * from './memory-notifier.ts';
+export * from './page-refs.ts';
 export * from './pamt-alloc.ts';
 export * from './policy.ts';
+export { AddressSpace, type MmuNotifier, USER_END } from './process/address-space.ts';
+export { DmaDevice, loadDmaDevice } from './process/dma-device.ts';
+export { unknownRequest } from './process/file-calls.ts';
+export * from './process/file-mapping.ts';
+export * from './process/file-object.ts';
+export * from './process/file-table.ts';
+export * from './process/lock.ts';
+export * from './process/memfd.ts';
+export * from './process/memory-area.ts';
+export * from './process/mempolicy.ts';
+export * from './process/object-counts.ts';
+export * from './process/open-file.ts';
+export * from './process/pin-user-pages.ts';
+export * from './process/process.ts';
+export * from './process/shared-policy.ts';
+export * from './process/system-calls.ts';
+export * from './process/task.ts';
 export * from './reserved-areas.ts';
 export * from './scheduling.ts';
 export * from './seamcall.ts';

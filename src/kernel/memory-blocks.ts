@@ -1,8 +1,10 @@
 /** Memory blocks, the unit in which memory goes online and offline, and how much of each is TDX memory. */
-import { type AddressRange, alignDown, formatRange, GIB, MIB } from '../abi/address.ts';
+import { type AddressRange, alignDown, formatRange, GIB, MIB, PAGE_4K } from '../abi/address.ts';
 import type { Reason } from '../abi/errno.ts';
-import { intersect } from '../abi/ranges.ts';
+import { intersect, subtract } from '../abi/ranges.ts';
 import type { MemblockRegion } from './memblock.ts';
+import type { TdxMemoryBlock } from './memlist.ts';
+import type { Tdmr } from './tdmr.ts';
 
 /** @public */
 export interface MemoryBlock extends AddressRange {
@@ -28,6 +30,18 @@ const LARGE_MEMORY = 64 * GIB;
 /** Bytes of a memory block on bare metal, from the end of memory at boot. @public */
 export function memoryBlockSize(endOfMemory: number): number {
   return endOfMemory < LARGE_MEMORY ? SMALL_BLOCK : LARGE_BLOCK;
+}
+
+/** The TDX memory less what a TDMR reserves as a hole, with the node of each range. @public */
+export function usableMemory(
+  memlist: readonly TdxMemoryBlock[],
+  tdmrs: readonly Tdmr[],
+): readonly (AddressRange & { readonly node: number })[] {
+  const holes = tdmrs.flatMap(({ reservedAreas }) => reservedAreas.filter(({ why }) => why === 'hole'));
+  return memlist.flatMap(({ startPfn, endPfn, node }) => {
+    const block = { start: startPfn * PAGE_4K, end: endPfn * PAGE_4K };
+    return subtract([block], holes).map((range) => ({ ...range, node }));
+  });
 }
 
 /**

@@ -1,4 +1,5 @@
-/** Request numbers of KVM's ioctls, made of direction, size, type and number as Linux makes them. */
+/** Request numbers of KVM's ioctls. */
+import { _IO, _IOR, _IOW, _IOWR } from '../ioctl-number.ts';
 import {
   KVM_CPUID2,
   KVM_CREATE_GUEST_MEMFD,
@@ -19,18 +20,6 @@ import {
 } from './structs.ts';
 
 const KVMIO = 0xae;
-
-/** Makers of request numbers: no argument, user space writes, user space reads, both. @public */
-export const _IO = (type: number, nr: number): number => type * 0x100 + nr;
-/** @public */
-export const _IOW = (type: number, nr: number, arg: { readonly bytes: number }): number =>
-  0x4000_0000 + arg.bytes * 0x1_0000 + _IO(type, nr);
-/** @public */
-export const _IOR = (type: number, nr: number, arg: { readonly bytes: number }): number =>
-  0x8000_0000 + arg.bytes * 0x1_0000 + _IO(type, nr);
-/** @public */
-export const _IOWR = (type: number, nr: number, arg: { readonly bytes: number }): number =>
-  0xc000_0000 + arg.bytes * 0x1_0000 + _IO(type, nr);
 
 /** KVM's requests by name. @public */
 export const KVM = {

@@ -8,34 +8,20 @@ import type { Task } from './task.ts';
 
 /** What user code loads. Throws UserFault. @internal */
 export async function loadUser(task: Task, address: number, lengthBytes: number): Promise<Uint8Array> {
-  checkRange(address, lengthBytes);
-  const offset = offsetIn(address, PAGE_4K);
-  if (offset + lengthBytes <= PAGE_4K && lengthBytes > 0) return loadPage(task, address, lengthBytes);
-  const bytes = new Uint8Array(lengthBytes);
-  for (let done = 0; done < lengthBytes; ) {
-    const at = address + done;
-    const size = Math.min(PAGE_4K - offsetIn(at, PAGE_4K), lengthBytes - done);
-    bytes.set(await loadPage(task, at, size), done);
-    done += size;
-  }
+  let bytes = new Uint8Array(lengthBytes);
+  await forEachPage(task, address, lengthBytes, false, (physical, size, done) => {
+    const part = task.lp.load(physical, size);
+    if (size === lengthBytes) bytes = part as typeof bytes;
+    else bytes.set(part, done);
+  });
   return bytes;
 }
 
-/** What user code stores. Throws UserFault. @internal */
-export async function storeUser(task: Task, address: number, bytes: Uint8Array): Promise<void> {
-  checkRange(address, bytes.length);
-  for (let done = 0; done < bytes.length; ) {
-    const at = address + done;
-    const offset = offsetIn(at, PAGE_4K);
-    const size = Math.min(PAGE_4K - offset, bytes.length - done);
-    const vpn = Math.floor(at / PAGE_4K);
-    const { memory } = task.process;
-    let pfn = memory.lookup(vpn, true);
-    if (pfn < 0) pfn = await memory.faultIn(vpn, true, task);
-    const part = size === bytes.length ? bytes : bytes.subarray(done, done + size);
-    access(at, () => task.lp.store(pfn * PAGE_4K + offset, part));
-    done += size;
-  }
+/** What user code stores. Throws UserFault; what lies before the fault is stored. @internal */
+export function storeUser(task: Task, address: number, bytes: Uint8Array): Promise<void> {
+  return forEachPage(task, address, bytes.length, true, (physical, size, done) => {
+    task.lp.store(physical, size === bytes.length ? bytes : bytes.subarray(done, done + size));
+  });
 }
 
 /** copy_from_user: `lengthBytes` bytes at `offset` of the argument. Throws EFAULT. @internal */
@@ -79,22 +65,35 @@ function wholeOf(value: number | bigint): bigint {
   return Number.isFinite(value) ? BigInt(Math.trunc(value)) : 0n;
 }
 
-async function loadPage(task: Task, address: number, size: number): Promise<Uint8Array> {
-  const vpn = Math.floor(address / PAGE_4K);
+/** Accesses user addresses by the pages they map; what the processor raises becomes a signal. */
+async function forEachPage(
+  task: Task,
+  address: number,
+  lengthBytes: number,
+  write: boolean,
+  access: (physical: number, size: number, done: number) => void,
+): Promise<void> {
+  checkRange(address, lengthBytes);
   const { memory } = task.process;
-  let pfn = memory.lookup(vpn, false);
-  if (pfn < 0) pfn = await memory.faultIn(vpn, false, task);
-  return access(address, () => task.lp.load(pfn * PAGE_4K + offsetIn(address, PAGE_4K), size));
-}
-
-/** Executes one instruction of user code; what the processor raises becomes a signal. */
-function access<T>(address: number, instruction: () => T): T {
-  try {
-    return instruction();
-  } catch (error) {
-    if (error instanceof MachineCheck) throw new UserFault('SIGBUS', address, error.message);
-    if (error instanceof CpuException) throw new UserFault('SIGSEGV', address, error.message);
-    throw error;
+  for (let done = 0; done < lengthBytes; ) {
+    const at = address + done;
+    const offset = offsetIn(at, PAGE_4K);
+    const vpn = (at - offset) / PAGE_4K;
+    const pfn = memory.lookup(vpn, write);
+    if (pfn < 0) {
+      // It may be gone again once the fault is done, so the access starts over.
+      await memory.faultIn(vpn, write, task);
+      continue;
+    }
+    const size = Math.min(PAGE_4K - offset, lengthBytes - done);
+    try {
+      access(pfn * PAGE_4K + offset, size, done);
+    } catch (error) {
+      if (error instanceof MachineCheck) throw new UserFault('SIGBUS', at, error.message);
+      if (error instanceof CpuException) throw new UserFault('SIGSEGV', at, error.message);
+      throw error;
+    }
+    done += size;
   }
 }
 

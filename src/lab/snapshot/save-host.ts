@@ -18,8 +18,8 @@ function stateOf({ machine, kernel }: Pick<Host, 'machine' | 'kernel'>) {
 }
 
 /**
- * The host as bytes for a file. Throws InputError while a vCPU is entered or TDX initialisation is under way: what
- * they are in the middle of cannot be written down.
+ * The host as bytes for a file. Throws InputError while a vCPU is entered, TDX initialisation is under way or processes
+ * run: what they are in the middle of cannot be written down.
  * @public
  */
 export function saveHost(host: Pick<Host, 'machine' | 'kernel'>): Uint8Array {
@@ -33,6 +33,13 @@ export function saveHost(host: Pick<Host, 'machine' | 'kernel'>): Uint8Array {
   if (host.kernel.isEnabling) {
     throw new InputError(
       'the host cannot be saved while TDX initialisation is under way; save it afterwards',
+    );
+  }
+  const { openObjects } = host.kernel;
+  if (openObjects.total > 0) {
+    const alive = Object.entries(openObjects.all).map(([kind, count]) => `${count} ${kind}`);
+    throw new InputError(
+      `the host cannot be saved while processes run or have files open (${alive.join(', ')}); let them exit first`,
     );
   }
   return encodeContainer(stateOf(host));

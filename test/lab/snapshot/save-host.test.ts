@@ -5,6 +5,7 @@ import { InputError } from '../../../src/abi/input-error.ts';
 import { TDH } from '../../../src/abi/leaves.ts';
 import { RCX, setRegNumber } from '../../../src/abi/registers.ts';
 import { SEAMLDR_STATUS } from '../../../src/abi/seamldr-status.ts';
+import { startProcess } from '../../../src/kernel/process/process.ts';
 import { seamcall, seamldrCall } from '../../../src/kernel/seamcall.ts';
 import { createHost, type Host } from '../../../src/lab/host.ts';
 import { isSavedHost, SAVED_HOST_FORMAT } from '../../../src/lab/snapshot/container.ts';
@@ -142,6 +143,15 @@ describe('saveHost', () => {
     expect(() => saveHost(host)).toThrow(/while TDX initialisation is under way/);
     await enabling;
     expect(loadHost(saveHost(host)).kernel.state).toBe('initialized');
+  });
+
+  it('refuses while processes run, and names what they have open', async () => {
+    const host = await bootedHost();
+    const task = startProcess(host.kernel);
+    task.memfdCreate('left open');
+    expect(() => saveHost(host)).toThrow(/while processes run .*1 process, 1 memfd/);
+    await task.exit();
+    expect(loadHost(saveHost(host)).kernel.openObjects.total).toBe(0);
   });
 });
 
