@@ -43,8 +43,11 @@ export interface GuestContext {
   translate(gpa: number, access: GuestAccessKind): GuestPhysical | GuestExit | GuestEvent;
   /** Instructions of one technology: 'pvalidate', 'vmgexit', 'hvc'. Processors without it raise #UD. */
   instruction(name: string, operands: Registers): GuestExit | GuestEvent | 'done';
-  /** False for an exit that the processor performs itself, such as an MSR that is not intercepted. */
-  intercepts(exit: GuestExit): boolean;
+  /**
+   * False for an exit that the processor performs itself, such as an MSR that is not intercepted; an exception that the
+   * guest gets instead of the exit (SEV-ES: #VC, for the guest to tell the host what it wants it to see).
+   */
+  intercepts(exit: GuestExit): boolean | GuestEvent;
 }
 
 /** @public */

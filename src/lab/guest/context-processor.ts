@@ -48,7 +48,9 @@ export const CONTEXT_PROCESSOR: ScriptProcessor<GuestContext, GuestExit> = {
         loadRegisters(context.regs.q, action.registers);
         const { reason, qualification = 0n, lengthBytes } = action;
         const exit: GuestExit = { reason, qualification, gpa: 0, instructionLengthBytes: lengthBytes };
-        return context.intercepts(exit) ? exit : { answer: context.regs.q.slice() };
+        const intercepted = context.intercepts(exit);
+        if (intercepted === true) return exit;
+        return performed(context, intercepted === false ? 'done' : intercepted);
       }
     }
   },
