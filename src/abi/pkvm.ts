@@ -101,6 +101,13 @@ export const DEFAULT_IPA_BITS = 40;
 /** Where in the HOST_VCPU page the bytes of an emulated access are, and how many fit. @public */
 export const HOST_VCPU_DATA = { offset: 2048, bytes: 2048 } as const;
 
+/**
+ * What the host has to do before a guest's hypercall can be done: nothing; a page at the call's address; the block there
+ * split; pages for tables.
+ * @public
+ */
+export const CALL_NEEDS = { nothing: 0, page: 1, split: 2, tables: 3 } as const;
+
 /** The page in which the host describes a VM, and takes back the pages of a dead one. @public */
 export const HOST_VM = struct({
   handle: u64,
@@ -125,8 +132,8 @@ export const HOST_VCPU = struct({
   exitQualification: u64,
   exitGpa: u64,
   instructionLength: u64,
-  /** 1 for a hypercall of the guest that waits for pages: the guest repeats it. */
-  callIsRepeated: u64,
+  /** What a hypercall of the guest waits for, CALL_NEEDS; the guest repeats it. */
+  callNeeds: u64,
   /** For the next entry: 1 goes on behind the instruction that exited. */
   skipInstruction: u64,
   /** For the next entry: 1 + vector of an exception to inject; 0 for none. */

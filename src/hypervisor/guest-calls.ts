@@ -1,7 +1,7 @@
 /** Hypercalls of protected guests: which pages the host may use, and where devices are. */
 import { isAligned, PAGE_4K, pfnOf } from '../abi/address.ts';
 import { ERRNO } from '../abi/errno.ts';
-import { GUEST_CALL, SMCCC, SMCCC_VERSION, setSignedRegister, X } from '../abi/pkvm.ts';
+import { CALL_NEEDS, GUEST_CALL, SMCCC, SMCCC_VERSION, setSignedRegister, X } from '../abi/pkvm.ts';
 import { EXIT } from '../abi/vm-exit.ts';
 import type { GuestExit } from '../machine/guest-code.ts';
 import { guestShareHost, markMmio } from './guest-transitions.ts';
@@ -48,8 +48,8 @@ function shareCall(o: Ownership, vcpu: HypVcpu): GuestExit | 'done' {
   if (!hasPageArgument(vcpu)) return answer(vcpu, SMCCC.invalidParameter);
   const gfn = pfnOf(pageArgument(vcpu));
   const shared = guestShareHost(o, vcpu.vm, gfn);
-  // The host maps the page, or splits the block around it; then the guest makes the call again.
-  if (shared === -ERRNO.ENOENT || shared === -ERRNO.E2BIG) return hvcExit(vcpu, 0, gfn);
+  if (shared === -ERRNO.ENOENT) return hvcExit(vcpu, GUEST_CALL.memShare, gfn, CALL_NEEDS.page);
+  if (shared === -ERRNO.E2BIG) return hvcExit(vcpu, GUEST_CALL.memShare, gfn, CALL_NEEDS.split);
   return shared === 0 ? hvcExit(vcpu, GUEST_CALL.memShare, gfn) : answer(vcpu, SMCCC.invalidParameter);
 }
 
@@ -57,13 +57,13 @@ function mmioGuardCall(vcpu: HypVcpu): GuestExit | 'done' {
   if (!hasPageArgument(vcpu)) return answer(vcpu, SMCCC.invalidParameter);
   const gfn = pfnOf(pageArgument(vcpu));
   const marked = markMmio(vcpu, gfn);
-  if (marked === -ERRNO.ENOMEM) return hvcExit(vcpu, 0, gfn);
+  if (marked === -ERRNO.ENOMEM) return hvcExit(vcpu, GUEST_CALL.mmioGuard, gfn, CALL_NEEDS.tables);
   return answer(vcpu, marked === 0 ? SMCCC.success : SMCCC.invalidParameter);
 }
 
-/** Goes to the host. `call` 0: the guest repeats its call at the next entry. */
-function hvcExit(vcpu: HypVcpu, call: number, gfn: number): GuestExit {
-  vcpu.pendingCall = { call, gfn };
+/** Goes to the host, which sees to what the call needs. */
+function hvcExit(vcpu: HypVcpu, call: number, gfn: number, needs: number = CALL_NEEDS.nothing): GuestExit {
+  vcpu.pendingCall = { call, gfn, needs };
   return {
     reason: EXIT.VMCALL,
     qualification: 0n,

@@ -1,7 +1,16 @@
 /** Running a vCPU: what the host says at an entry, the guest itself, what the host learns of its exit. */
 import { PAGE_4K, pfnOf } from '../abi/address.ts';
 import { ERRNO } from '../abi/errno.ts';
-import { GUEST_CALL, HOST_VCPU, HOST_VCPU_DATA, PROT, SMCCC, setSignedRegister, X } from '../abi/pkvm.ts';
+import {
+  CALL_NEEDS,
+  GUEST_CALL,
+  HOST_VCPU,
+  HOST_VCPU_DATA,
+  PROT,
+  SMCCC,
+  setSignedRegister,
+  X,
+} from '../abi/pkvm.ts';
 import type { ValuesOf } from '../abi/struct.ts';
 import { EXIT } from '../abi/vm-exit.ts';
 import { VECTOR_UD } from '../machine/exceptions.ts';
@@ -20,6 +29,7 @@ import { guestUnshareHost } from './guest-transitions.ts';
 import type { Ownership } from './ownership.ts';
 import { PAGE_STATE } from './page-state.ts';
 import type { HypVcpu } from './vm.ts';
+import { refillMemcache } from './vm-life.ts';
 
 type HostPage = ValuesOf<typeof HOST_VCPU>;
 
@@ -32,6 +42,7 @@ const NEEDED = { read: PROT.read, write: PROT.write, execute: PROT.execute } as 
 /** Runs the guest until something must go to the host. @internal */
 export function runVcpu(o: Ownership, vcpu: HypVcpu, lp: LogicalProcessor): number {
   const { memory } = o.machine;
+  if (vcpu.pendingCall?.needs === CALL_NEEDS.tables) refillMemcache(o, vcpu);
   const page = HOST_VCPU.decode(memory.read(vcpu.hostPfn * PAGE_4K, HOST_VCPU.bytes, 0));
   takeEntry(o, vcpu, page, memory);
   vcpu.hasRun = true;
@@ -66,15 +77,15 @@ function takeEntry(o: Ownership, vcpu: HypVcpu, page: HostPage, memory: Physical
 
 /** What the host may answer to the last exit of a protected guest. */
 function answerable({ exit, pendingCall }: HypVcpu): VisibleRegisters {
-  if (exit === null || pendingCall?.call === 0) return HIDDEN;
+  if (exit === null || (pendingCall !== null && pendingCall.needs !== CALL_NEEDS.nothing)) return HIDDEN;
   const isOurs = pendingCall?.call === GUEST_CALL.memShare || pendingCall?.call === GUEST_CALL.memUnshare;
   return isOurs ? CALL_ANSWER : visibleRegisters(exit.reason);
 }
 
 /** The end of a call that the host had to see. Unsharing waits for the host's word that it lets go of the page. */
 function completeCall(o: Ownership, vcpu: HypVcpu, exit: GuestExit): void {
-  const { call, gfn } = vcpu.pendingCall!;
-  if (call === 0) return;
+  const { call, gfn, needs } = vcpu.pendingCall!;
+  if (needs !== CALL_NEEDS.nothing) return;
   vcpu.rip += BigInt(exit.instructionLengthBytes);
   if (call === GUEST_CALL.memShare) setSignedRegister(vcpu.regs, X.x0, SMCCC.success);
   if (call !== GUEST_CALL.memUnshare) return;
@@ -100,7 +111,7 @@ function showExit(vcpu: HypVcpu, page: HostPage, exit: GuestExit, memory: Physic
     exitQualification: exit.qualification,
     exitGpa: BigInt(exit.gpa),
     instructionLength: BigInt(exit.instructionLengthBytes),
-    callIsRepeated: vcpu.pendingCall?.call === 0 ? 1n : 0n,
+    callNeeds: BigInt(vcpu.pendingCall?.needs ?? CALL_NEEDS.nothing),
     accessKind: access === undefined ? 0n : access.isWrite ? ACCESS_WRITE : ACCESS_READ,
     accessLength: BigInt(access?.lengthBytes ?? 0),
   });

@@ -24,6 +24,8 @@ export interface HypVm {
 export interface PendingCall {
   readonly call: number;
   readonly gfn: number;
+  /** CALL_NEEDS; the guest repeats the call unless it is `nothing`. */
+  readonly needs: number;
 }
 
 /** @public */
