@@ -1,7 +1,7 @@
 /** Hypercalls in KVM's convention, whatever instruction brings them. */
 import { PAGE_4K } from '../abi/address.ts';
-import { KVM_HC_MAP_GPA_RANGE } from '../abi/kvm/exits.ts';
-import type { Completion, VcpuExit } from './vcpu-exit.ts';
+import { KVM_HC_MAP_GPA_RANGE, KVM_RUN_EXIT } from '../abi/kvm/exits.ts';
+import type { VcpuExit } from './vcpu-exit.ts';
 import type { Vm } from './vm.ts';
 
 /** What guests get for hypercalls that there are not, and for bad operands (include/uapi/linux/kvm_para.h). @public */
@@ -16,16 +16,12 @@ export function exitsOnHypercall(vm: Vm, nr: number): boolean {
   return ((vm.hypercallExits >> BigInt(nr)) & 1n) === 1n;
 }
 
-/**
- * The exit of a hypercall, or what it returns at once. `complete` gets the union's bytes, whose `ret` the guest is to
- * have.
- * @public
- */
+/** The exit of a hypercall, which ends with `finish` given what the guest is to have; or what it returns at once. @public */
 export function hypercall(
   vm: Vm,
   nr: number,
   args: readonly bigint[],
-  complete: Completion,
+  finish: (returns: bigint) => void,
 ): VcpuExit | { readonly returns: bigint } {
   if (nr !== KVM_HC_MAP_GPA_RANGE || !exitsOnHypercall(vm, nr)) return { returns: -KVM_ENOSYS };
   const [gpa = 0n, pages = 0n, attributes = 0n] = args;
@@ -33,5 +29,6 @@ export function hypercall(
   if (gpa % PAGE !== 0n || pages === 0n || BigInt.asUintN(64, gfn + pages) <= gfn) {
     return { returns: -KVM_EINVAL };
   }
+  const complete = (union: Uint8Array): void => finish(KVM_RUN_EXIT.HYPERCALL.decode(union).ret);
   return { kind: 'hypercall', nr, args: [gpa, pages, attributes], isLongMode: true, complete };
 }

@@ -8,7 +8,7 @@ import type { GuestAccess } from '../machine/guest-code.ts';
  * chunk of a request.
  * @public
  */
-export type Completion = (answer: Uint8Array) => VcpuExit | undefined | void;
+export type Completion = ((answer: Uint8Array) => void) | ((answer: Uint8Array) => VcpuExit | undefined);
 
 /** An exit that user space answers; the guest goes on behind the instruction when it is complete. @public */
 export interface AnsweredExit {

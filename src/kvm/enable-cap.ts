@@ -1,0 +1,68 @@
+/** KVM_ENABLE_CAP on a VM. */
+import { hex } from '../abi/address.ts';
+import { KernelError } from '../abi/errno.ts';
+import { KVM_CAP } from '../abi/kvm/capabilities.ts';
+import { KVM_ENABLE_CAP } from '../abi/kvm/structs.ts';
+import type { UserArg } from '../kernel/process/system-calls.ts';
+import type { Task } from '../kernel/process/task.ts';
+import { HYPERCALL_EXITS } from './capabilities.ts';
+import type { Vm } from './vm.ts';
+
+/** Pins of the I/O APIC that user space may keep with a split interrupt controller. */
+const MAX_IOAPIC_PINS = 24n;
+
+type Enable = (vm: Vm, value: bigint) => void;
+
+const CAPABILITIES: ReadonlyMap<number, Enable> = new Map<number, Enable>([
+  [KVM_CAP.EXIT_HYPERCALL, enableHypercallExits],
+  [KVM_CAP.SPLIT_IRQCHIP, splitIrqchip],
+  [KVM_CAP.MAX_VCPUS, limitVcpus],
+]);
+
+/** Throws EINVAL for a capability that cannot be enabled, flags, and arguments. @internal */
+export async function enableCap(vm: Vm, arg: UserArg, task: Task): Promise<number> {
+  const { cap, flags, args } = KVM_ENABLE_CAP.decode(await task.copyIn(arg, KVM_ENABLE_CAP.bytes));
+  if (flags !== 0) throw invalid('cap-flags', 'KVM_ENABLE_CAP takes no flags', { flags });
+  return vm.lock.run(() => {
+    if (vm.backend.enableCap?.(cap, args) === true) return 0;
+    const enable = CAPABILITIES.get(cap);
+    if (enable === undefined)
+      throw invalid('cap-unknown', `capability ${cap} cannot be enabled on a VM`, { cap });
+    enable(vm, args[0]!);
+    return 0;
+  });
+}
+
+function enableHypercallExits(vm: Vm, hypercalls: bigint): void {
+  if ((hypercalls & ~HYPERCALL_EXITS) !== 0n) {
+    throw invalid('cap-hypercalls', `the hypercalls that can exit are ${hex(HYPERCALL_EXITS)}`, {
+      hypercalls,
+    });
+  }
+  vm.hypercallExits = hypercalls;
+}
+
+function splitIrqchip(vm: Vm, pins: bigint): void {
+  if (pins > MAX_IOAPIC_PINS) {
+    throw invalid('cap-ioapic-pins', `an I/O APIC has at most ${MAX_IOAPIC_PINS} pins`, { pins });
+  }
+  if (vm.irqchip !== 'none') {
+    throw new KernelError('EEXIST', 'irqchip-exists', 'the VM has an interrupt controller in the kernel');
+  }
+  if (vm.createdVcpus > 0)
+    throw invalid('irqchip-after-vcpus', 'interrupt controllers come before vCPUs', {});
+  vm.irqchip = 'split';
+}
+
+function limitVcpus(vm: Vm, limit: bigint): void {
+  if (limit === 0n || limit > BigInt(vm.maxVcpus)) {
+    throw invalid('cap-max-vcpus', `the VM has 1 to ${vm.maxVcpus} vCPUs`, { limit });
+  }
+  if (vm.createdVcpus > 0)
+    throw invalid('max-vcpus-after-vcpus', 'the limit is set before there are vCPUs', {});
+  vm.maxVcpus = Number(limit);
+}
+
+function invalid(code: string, text: string, data: Record<string, unknown>): KernelError {
+  return new KernelError('EINVAL', code, text, data);
+}

@@ -1,0 +1,80 @@
+/** The ioctls of a VM by request. */
+import { KernelError } from '../abi/errno.ts';
+import { KVM } from '../abi/kvm/ioctl.ts';
+import { KVM_CREATE_GUEST_MEMFD } from '../abi/kvm/structs.ts';
+import type { UserArg } from '../kernel/process/system-calls.ts';
+import type { Task } from '../kernel/process/task.ts';
+import { argumentValue } from './argument.ts';
+import { checkExtension } from './capabilities.ts';
+import { createVcpu } from './create-vcpu.ts';
+import { enableCap } from './enable-cap.ts';
+import { createGuestMemfd } from './guest-memfd/create.ts';
+import type { Kvm } from './kvm.ts';
+import { setMemoryAttributes } from './set-attributes.ts';
+import { setUserMemoryRegion, setUserMemoryRegion2 } from './set-memory-region.ts';
+import type { Vm } from './vm.ts';
+
+/** @internal */
+export type VmIoctl = (vm: Vm, arg: UserArg, task: Task, kvm: Kvm) => number | Promise<number>;
+
+/** @internal */
+export const VM_IOCTLS: ReadonlyMap<number, VmIoctl> = new Map<number, VmIoctl>([
+  [KVM.CHECK_EXTENSION, (vm, arg, _task, kvm) => checkExtension(kvm, vm, argumentValue(arg))],
+  [KVM.CREATE_VCPU, createVcpu],
+  [KVM.ENABLE_CAP, enableCap],
+  [KVM.SET_USER_MEMORY_REGION, setUserMemoryRegion],
+  [KVM.SET_USER_MEMORY_REGION2, setUserMemoryRegion2],
+  [KVM.SET_MEMORY_ATTRIBUTES, setMemoryAttributes],
+  [
+    KVM.CREATE_GUEST_MEMFD,
+    async (vm, arg, task) =>
+      createGuestMemfd(
+        vm,
+        task,
+        KVM_CREATE_GUEST_MEMFD.decode(await task.copyIn(arg, KVM_CREATE_GUEST_MEMFD.bytes)),
+      ),
+  ],
+  [KVM.CREATE_IRQCHIP, (vm) => createIrqchip(vm)],
+  [KVM.SET_TSC_KHZ, (vm, arg) => setTscKhz(vm, argumentValue(arg))],
+  [KVM.GET_TSC_KHZ, (vm) => vm.tscKhz],
+  [
+    KVM.MEMORY_ENCRYPT_OP,
+    (vm, arg, task) => {
+      if (vm.backend.memoryEncryptOp !== undefined) return vm.backend.memoryEncryptOp(task, arg);
+      throw new KernelError('ENOTTY', 'no-encryption', `VMs of type ${vm.type} have no encryption commands`);
+    },
+  ],
+]);
+
+function createIrqchip(vm: Vm): Promise<number> {
+  return vm.lock.run(() => {
+    if (vm.irqchip !== 'none') {
+      throw new KernelError('EEXIST', 'irqchip-exists', 'the VM has an interrupt controller in the kernel');
+    }
+    if (vm.createdVcpus > 0) {
+      throw new KernelError('EINVAL', 'irqchip-after-vcpus', 'interrupt controllers come before vCPUs');
+    }
+    vm.irqchip = 'kernel';
+    return 0;
+  });
+}
+
+function setTscKhz(vm: Vm, khz: number): Promise<number> {
+  return vm.lock.run(() => {
+    if (khz > MAX_TSC_KHZ) {
+      throw new KernelError('EINVAL', 'tsc-khz', `the TSC has at most ${MAX_TSC_KHZ} kHz`, { khz });
+    }
+    if (vm.createdVcpus > 0) {
+      throw new KernelError(
+        'EINVAL',
+        'tsc-khz-after-vcpus',
+        'the TSC frequency of a VM is set before its vCPUs',
+      );
+    }
+    vm.tscKhz = khz;
+    return 0;
+  });
+}
+
+/** The request is 32 bits of kHz. */
+const MAX_TSC_KHZ = 0xffff_ffff;
