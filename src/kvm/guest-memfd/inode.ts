@@ -8,8 +8,8 @@ import type { HostKernel } from '../../kernel/host-kernel.ts';
 import { FileMapping } from '../../kernel/process/file-mapping.ts';
 import { ReadWriteLock } from '../../kernel/process/lock.ts';
 import { SharedPolicy } from '../../kernel/process/shared-policy.ts';
+import { allocatePages, freePages } from '../file-memory.ts';
 import { RangeMap } from '../range-map.ts';
-import { allocatePages } from './allocate-pages.ts';
 import type { GuestMemfdFile } from './file.ts';
 import type { FileTechnology } from './file-technology.ts';
 import { FileLife } from './life.ts';
@@ -118,7 +118,8 @@ export class GuestMemfdInode {
     if (present !== undefined) return present;
     const policy = this.policies.get(index);
     const chunk = index - (index % CHUNK_PAGES);
-    const request = { kernel: this.kernel, policy, index: this.number + index, localNode };
+    const purpose = 'guest_memfd';
+    const request = { kernel: this.kernel, policy, index: this.number + index, localNode, purpose };
     if (this.options.hugePages && start <= chunk && this.#isHugeHole(chunk, end)) {
       const huge = allocatePages({ ...request, order: CHUNK_ORDER });
       if (huge !== null) {
@@ -231,19 +232,5 @@ export class GuestMemfdInode {
   #isHugeHole(chunk: number, limit: number): boolean {
     const end = chunk + CHUNK_PAGES;
     return end <= limit && this.#index.isHole(chunk) && this.isUniform(chunk, end, this.isPrivate(chunk));
-  }
-}
-
-/** Memory that failed never goes back; a page that somebody counts goes back with its last reference. */
-function freePages({ allocator, pageRefs }: HostKernel, pfn: number, pages: number): void {
-  const counted = (at: number): boolean => pageRefs.count(at) > 0;
-  const failed = (at: number): boolean => pageRefs.isPoisoned(at);
-  const frames = Array.from({ length: pages }, (_, i) => pfn + i);
-  if (!frames.some((at) => counted(at) || failed(at))) allocator.freePages(pfn, pages);
-  else {
-    for (const at of frames) {
-      if (counted(at)) pageRefs.put(at);
-      else if (!failed(at)) allocator.freePages(at, 1);
-    }
   }
 }

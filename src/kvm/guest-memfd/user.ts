@@ -11,7 +11,9 @@ export type InvalidationReason =
   | 'convert-to-private'
   | 'convert-to-shared'
   | 'memory-failure'
-  | 'release';
+  | 'release'
+  /** The file got pages there, which the older design takes for a conversion to private. */
+  | 'populate';
 
 /** Which of the guest's mappings have to go. @public */
 export type InvalidationKind = 'private' | 'shared' | 'both';

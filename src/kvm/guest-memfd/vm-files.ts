@@ -9,10 +9,16 @@ export interface GuestMemfdOptions {
   readonly inPlaceConversion: boolean;
   /** Holes of 2 MiB are filled with one chunk where memory allows; kernels today allocate 4 KiB pages only. */
   readonly hugePages: boolean;
+  /** The design before guest_memfd: slots take memfds of MFD_INACCESSIBLE. */
+  readonly memfile: boolean;
 }
 
 /** What kernels do unless told otherwise. @public */
-export const DEFAULT_GUEST_MEMFD_OPTIONS: GuestMemfdOptions = { inPlaceConversion: false, hugePages: false };
+export const DEFAULT_GUEST_MEMFD_OPTIONS: GuestMemfdOptions = {
+  inPlaceConversion: false,
+  hugePages: false,
+  memfile: false,
+};
 
 /** @public */
 export class VmFiles {

@@ -10,6 +10,7 @@ import {
   SW_PROTECTED_FILE,
   TDX_FILE,
 } from '../../../src/kvm/guest-memfd/technologies.ts';
+import { DEFAULT_GUEST_MEMFD_OPTIONS } from '../../../src/kvm/guest-memfd/vm-files.ts';
 import { FakeVm, startBench } from './fake-vm.ts';
 
 const { MMAP, INIT_SHARED } = GUEST_MEMFD_FLAG;
@@ -39,8 +40,8 @@ describe('creation of guest_memfds', () => {
   });
 
   it('offers INIT_SHARED where nothing is private, or where pages can be converted in place', () => {
-    const off = { inPlaceConversion: false, hugePages: false };
-    const on = { inPlaceConversion: true, hugePages: false };
+    const off = DEFAULT_GUEST_MEMFD_OPTIONS;
+    const on = { ...off, inPlaceConversion: true };
     for (const rules of [SW_PROTECTED_FILE, TDX_FILE, SNP_FILE, PKVM_FILE]) {
       expect(supportedFlags(rules, off)).toBe(MMAP);
       expect(supportedFlags(rules, on)).toBe(MMAP | INIT_SHARED);
