@@ -40,6 +40,8 @@ const NOT_SAVED: Readonly<Record<string, string>> = {
   TdmrChecker: 'lasts as long as a call',
   UndoStack: 'lasts as long as an initialisation',
   Sysfs: 'a view of the kernel',
+  MiscResource: 'KVM’s, which is not loaded in a saved host',
+  PamtPages: 'KVM’s, which is not loaded in a saved host',
   Devices: 'drivers register again',
   ObjectCounts: 'a host is not saved while processes run',
   PageRefs: 'a host is not saved while processes run; pages whose memory failed stay allocated',
