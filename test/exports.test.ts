@@ -16,6 +16,7 @@ const ENTRY_POINTS: Readonly<Record<string, readonly string[]>> = {
   './machine': ['Machine'],
   './survey': ['readHost', 'readHostFiles', 'validateMachine'],
   './kernel': ['HostKernel', 'Sysfs', 'constructTdmrs', 'DEFAULT_POLICY'],
+  './kvm': ['loadKvm', 'Vm', 'Vcpu', 'PLAIN', 'SW_PROTECTED'],
   './module': ['TdxModule', 'RELEASES', 'loadModule', 'SeamLoader'],
   './vmm': ['readTdvf', 'measureImage', 'layOutTd', 'buildTdHob'],
   './lab': ['createHost', 'planHost', 'explain', 'replayFiles'],

@@ -2,20 +2,23 @@
 import type { HostKernel } from '../kernel/host-kernel.ts';
 import type { Technology } from './backend.ts';
 import { PLAIN, SW_PROTECTED } from './backends/software/technologies.ts';
+import type { TdxOptions } from './backends/tdx/tdx-options.ts';
 import { TdxTechnology } from './backends/tdx/technology.ts';
 import { KvmDevice } from './dev-kvm.ts';
 import { Kvm } from './kvm.ts';
 import { DEFAULT_KVM_OPTIONS, type KvmOptions } from './kvm-options.ts';
+import { createMemfile } from './memfile/memfile.ts';
 
-/** Every kind of VM that KVM has code for and that `options` do not turn off. */
-function technologies({ tdx }: KvmOptions): readonly Technology[] {
-  return [PLAIN, SW_PROTECTED, ...(tdx === null ? [] : [new TdxTechnology(tdx)])];
+/** Module parameters, those of the technologies by their names. @public */
+export interface LoadOptions extends Partial<KvmOptions> {
+  readonly tdx?: Partial<TdxOptions>;
 }
 
 /** Once per kernel. Throws what a technology makes loading fail with. @public */
-export async function loadKvm(kernel: HostKernel, options: Partial<KvmOptions> = {}): Promise<Kvm> {
-  const all = { ...DEFAULT_KVM_OPTIONS, ...options };
-  const kvm = await Kvm.load(kernel, all, technologies(all));
+export async function loadKvm(kernel: HostKernel, { tdx, ...options }: LoadOptions = {}): Promise<Kvm> {
+  const technologies: readonly Technology[] = [PLAIN, SW_PROTECTED, new TdxTechnology(tdx)];
+  const kvm = await Kvm.load(kernel, { ...DEFAULT_KVM_OPTIONS, ...options }, technologies);
   kernel.devices.register('/dev/kvm', () => new KvmDevice(kvm));
+  if (kvm.options.memfile) kernel.inaccessibleMemfd = (name, flags) => createMemfile(kernel, name, flags);
   return kvm;
 }

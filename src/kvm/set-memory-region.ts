@@ -1,15 +1,21 @@
 /** KVM_SET_USER_MEMORY_REGION and REGION2, in the kernel's order of checks (Linux host rules 3.4). */
 import { hex, PAGE_4K } from '../abi/address.ts';
 import { KernelError } from '../abi/errno.ts';
-import { KVM_MEM, KVM_USERSPACE_MEMORY_REGION, KVM_USERSPACE_MEMORY_REGION2 } from '../abi/kvm/structs.ts';
+import {
+  KVM_MEM,
+  KVM_MEM_PRIVATE,
+  KVM_USERSPACE_MEMORY_REGION,
+  KVM_USERSPACE_MEMORY_REGION_EXT,
+  KVM_USERSPACE_MEMORY_REGION2,
+} from '../abi/kvm/structs.ts';
 import type { ValuesOf } from '../abi/struct.ts';
 import { USER_END } from '../kernel/process/address-space.ts';
 import type { UserArg } from '../kernel/process/system-calls.ts';
 import type { Task } from '../kernel/process/task.ts';
 import { changeSlot, type SlotChange } from './change-slot.ts';
 import { guestMemfdAt } from './guest-memfd/descriptor.ts';
-import type { GuestMemfdFile } from './guest-memfd/file.ts';
 import { MAX_SLOT_PAGES, MAX_SLOTS } from './kvm-options.ts';
+import { memfileAt } from './memfile/backing.ts';
 import type { Memslot } from './memslots.ts';
 import type { Vm } from './vm.ts';
 
@@ -21,25 +27,40 @@ const V1_FLAGS = KVM_MEM.LOG_DIRTY_PAGES | KVM_MEM.READONLY;
 /** Guest frames end where physical addresses of 52 bits do. */
 const GPA_END = 1n << 52n;
 
-/** @public */
+/** With the design before guest_memfd also slots with KVM_MEM_PRIVATE, whose structure is longer. @public */
 export async function setUserMemoryRegion(vm: Vm, arg: UserArg, task: Task): Promise<number> {
   const bytes = await task.copyIn(arg, KVM_USERSPACE_MEMORY_REGION.bytes);
   const region = { ...NO_FILE, ...KVM_USERSPACE_MEMORY_REGION.decode(bytes) };
+  if (vm.options.memfile && (region.flags & KVM_MEM_PRIVATE) !== 0) {
+    const long = await task.copyIn(arg, KVM_USERSPACE_MEMORY_REGION_EXT.bytes);
+    const { private_offset, private_fd } = KVM_USERSPACE_MEMORY_REGION_EXT.decode(long);
+    const withFile = { ...region, guest_memfd_offset: private_offset, guest_memfd: private_fd };
+    return setRegion(vm, withFile, task, memfileAt);
+  }
   if ((region.flags & ~V1_FLAGS) !== 0) {
     throw invalid('slot-flags', 'KVM_SET_USER_MEMORY_REGION takes LOG_DIRTY_PAGES and READONLY only', region);
   }
-  return setRegion(vm, region, task);
+  return setRegion(vm, region, task, guestMemfdAt);
 }
 
 /** @public */
 export async function setUserMemoryRegion2(vm: Vm, arg: UserArg, task: Task): Promise<number> {
   const bytes = await task.copyIn(arg, KVM_USERSPACE_MEMORY_REGION2.bytes);
-  return setRegion(vm, KVM_USERSPACE_MEMORY_REGION2.decode(bytes), task);
+  return setRegion(vm, KVM_USERSPACE_MEMORY_REGION2.decode(bytes), task, guestMemfdAt);
 }
+
+/** What can back a slot: a file by descriptor. */
+interface SlotFile {
+  readonly isBackingOnly: boolean;
+  bind(slot: Memslot): Promise<void>;
+  unbind(slot: Memslot): Promise<void>;
+}
+
+type FileAt = (vm: Vm, task: Task, fd: number) => SlotFile;
 
 const NO_FILE = { guest_memfd_offset: 0n, guest_memfd: 0, pad1: 0, pad2: [] };
 
-async function setRegion(vm: Vm, region: Region, task: Task): Promise<number> {
+async function setRegion(vm: Vm, region: Region, task: Task, fileAt: FileAt): Promise<number> {
   if (region.slot % 0x1_0000 >= MAX_SLOTS) {
     throw invalid('slot-id', `slots have the numbers 0 to ${MAX_SLOTS - 1}`, region);
   }
@@ -51,7 +72,7 @@ async function setRegion(vm: Vm, region: Region, task: Task): Promise<number> {
     if (change === 'delete') return changeSlot(vm, change, old, null);
     if (change !== 'flags') checkOverlap(vm, region);
     const isGmem = (region.flags & KVM_MEM.GUEST_MEMFD) !== 0;
-    const file = isGmem ? guestMemfdAt(vm, task, region.guest_memfd) : null;
+    const file = isGmem ? fileAt(vm, task, region.guest_memfd) : null;
     const slot = slotOf(region, file);
     await file?.bind(slot);
     if (region.guest_phys_addr + region.memory_size > GPA_END) {
@@ -115,7 +136,7 @@ function changeOf(region: Region, old: Memslot | undefined): SlotChange | null {
   return region.flags === old.flags ? null : 'flags';
 }
 
-function slotOf(region: Region, file: GuestMemfdFile | null): Memslot {
+function slotOf(region: Region, file: SlotFile | null): Memslot {
   return {
     id: region.slot,
     baseGfn: Number(region.guest_phys_addr / PAGE),

@@ -12,6 +12,7 @@ export type { KeyIdInspection } from './inspect/key-ids.ts';
 export type { OwnedPages, PageCount, PageTypeName, TdmrPages } from './inspect/pages.ts';
 export type { SeptRun, SeptSize } from './inspect/sept-tree.ts';
 export type { TdConfiguration, TdInspection, VcpuInspection } from './inspect/tds.ts';
+export * from './kvm-host.ts';
 export * from './modules/describe-release.ts';
 export * from './modules/diff-releases.ts';
 export * from './plan/plan.ts';

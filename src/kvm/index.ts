@@ -1,0 +1,20 @@
+/** KVM: VMs, vCPUs, memory slots, guest_memfd, and the technologies behind them. */
+export * from './attributes.ts';
+export * from './backend.ts';
+export * from './backends/software/technologies.ts';
+export { HYPERCALL_EXITS } from './capabilities.ts';
+export { KvmDevice } from './dev-kvm.ts';
+export type { FaultOutcome, GuestFault } from './fault.ts';
+export * from './guest-memfd/file-technology.ts';
+export * from './guest-memfd/technologies.ts';
+export * from './guest-memfd/vm-files.ts';
+export * from './kvm.ts';
+export * from './kvm-options.ts';
+export * from './load-kvm.ts';
+export * from './memslots.ts';
+export { PIO_OFFSET, RUN_PAGES } from './run-page.ts';
+export * from './vcpu.ts';
+export * from './vcpu-exit.ts';
+export { VcpuFile } from './vcpu-file.ts';
+export * from './vm.ts';
+export { VmFile } from './vm-file.ts';
