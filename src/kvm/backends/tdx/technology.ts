@@ -67,7 +67,7 @@ const EPT_4_LEVELS = 1n << 6n;
 const EPT_ACCESSED_DIRTY = 1n << 21n;
 /** Allowed-1 halves of the controls: "activate secondary", virtual interrupt delivery, posted interrupts. */
 const PROCBASED_CTLS2_MSR = 0x48b;
-const PINBASED_CTLS_MSR = 0x481;
+const TRUE_PINBASED_CTLS_MSR = 0x48d;
 const VIRTUAL_INTERRUPTS = 1n << (32n + 9n);
 const POSTED_INTERRUPTS = 1n << (32n + 7n);
 /** CPUID(1), ECX bit 26: XSAVE, which the kernel turns on as OSXSAVE. */
@@ -90,7 +90,7 @@ const REQUIREMENTS: readonly Requirement[] = [
     text: 'APICv is required for TDX',
     isMet: (_kernel, lp) =>
       (lp.rdmsr(PROCBASED_CTLS2_MSR) & VIRTUAL_INTERRUPTS) !== 0n &&
-      (lp.rdmsr(PINBASED_CTLS_MSR) & POSTED_INTERRUPTS) !== 0n,
+      (lp.rdmsr(TRUE_PINBASED_CTLS_MSR) & POSTED_INTERRUPTS) !== 0n,
   },
   {
     code: 'osxsave-required',
