@@ -31,14 +31,14 @@ export function allocatePages(request: PagesRequest): number | null {
 
 /** Memory that failed never goes back; a page that somebody counts goes back with its last reference. @internal */
 export function freePages({ allocator, pageRefs }: HostKernel, pfn: number, pages: number): void {
-  const counted = (at: number): boolean => pageRefs.count(at) > 0;
-  const failed = (at: number): boolean => pageRefs.isPoisoned(at);
-  const frames = Array.from({ length: pages }, (_, i) => pfn + i);
-  if (!frames.some((at) => counted(at) || failed(at))) allocator.freePages(pfn, pages);
-  else {
-    for (const at of frames) {
-      if (counted(at)) pageRefs.put(at);
-      else if (!failed(at)) allocator.freePages(at, 1);
-    }
+  let at = pfn;
+  while (at < pfn + pages && pageRefs.count(at) === 0 && !pageRefs.isPoisoned(at)) at++;
+  if (at === pfn + pages) {
+    allocator.freePages(pfn, pages);
+    return;
+  }
+  for (at = pfn; at < pfn + pages; at++) {
+    if (pageRefs.count(at) > 0) pageRefs.put(at);
+    else if (!pageRefs.isPoisoned(at)) allocator.freePages(at, 1);
   }
 }

@@ -11,7 +11,7 @@ export interface GuestRange {
 
 /** @internal */
 export class Bindings {
-  /** By the first page; no two share a page. */
+  /** Ascending; no two share a page. */
   readonly #slots: Memslot[] = [];
 
   get size(): number {
@@ -24,7 +24,8 @@ export class Bindings {
 
   /** The slot that shows page `index` of the file. */
   at(index: number): Memslot | undefined {
-    return this.#slots.find((slot) => slot.backingIndex <= index && index < slot.backingIndex + slot.pages);
+    const slot = this.#slots[this.#firstEndingAfter(index)];
+    return slot !== undefined && slot.backingIndex <= index ? slot : undefined;
   }
 
   /** Throws EEXIST when another slot shows one of the pages. */
@@ -38,8 +39,7 @@ export class Bindings {
         { slot: slot.id, other: other.slot.id, startIndex: slot.backingIndex, pages: slot.pages },
       );
     }
-    this.#slots.push(slot);
-    this.#slots.sort((a, b) => a.backingIndex - b.backingIndex);
+    this.#slots.splice(this.#firstEndingAfter(slot.backingIndex), 0, slot);
   }
 
   delete(slot: Memslot): void {
@@ -52,15 +52,26 @@ export class Bindings {
 
   /** Guest frames that show pages [start, end), by page. */
   ranges(start: number, end: number): GuestRange[] {
-    return this.#slots
-      .filter(({ backingIndex, pages }) => backingIndex < end && start < backingIndex + pages)
-      .map((slot) => {
-        const { baseGfn, backingIndex, pages } = slot;
-        return {
-          slot,
-          startGfn: baseGfn + Math.max(start - backingIndex, 0),
-          endGfn: baseGfn + Math.min(end - backingIndex, pages),
-        };
-      });
+    const found: GuestRange[] = [];
+    for (let i = this.#firstEndingAfter(start); i < this.#slots.length; i++) {
+      const slot = this.#slots[i]!;
+      const { baseGfn, backingIndex, pages } = slot;
+      if (backingIndex >= end) break;
+      const startGfn = baseGfn + Math.max(start - backingIndex, 0);
+      found.push({ slot, startGfn, endGfn: baseGfn + Math.min(end - backingIndex, pages) });
+    }
+    return found;
+  }
+
+  #firstEndingAfter(index: number): number {
+    let low = 0;
+    let high = this.#slots.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      const { backingIndex, pages } = this.#slots[middle]!;
+      if (backingIndex + pages <= index) low = middle + 1;
+      else high = middle;
+    }
+    return low;
   }
 }

@@ -105,7 +105,7 @@ export class GuestMemfdInode {
   }
 
   /** Pages of [start, end) that have memory, ascending. */
-  runs(start: number, end: number): IterableIterator<PageRun> {
+  runs(start: number, end: number): readonly PageRun[] {
     return this.#index.runs(start, end);
   }
 

@@ -78,7 +78,7 @@ export class PageIndex {
 
   /** Takes the pages of [start, end) out. Returns them, ascending. */
   remove(start: number, end: number): PageRun[] {
-    const taken = [...this.runs(start, end)];
+    const taken = this.runs(start, end);
     for (const number of this.#chunksIn(start, end)) {
       const base = number * CHUNK_PAGES;
       if (start <= base && base + CHUNK_PAGES <= end) this.#chunks.delete(number);
@@ -89,13 +89,15 @@ export class PageIndex {
   }
 
   /** Pages in [start, end), ascending. */
-  *runs(start: number, end: number): IterableIterator<PageRun> {
+  runs(start: number, end: number): PageRun[] {
+    const found: PageRun[] = [];
     for (const number of this.#chunksIn(start, end)) {
       const base = number * CHUNK_PAGES;
       const from = Math.max(start - base, 0);
       const to = Math.min(end - base, CHUNK_PAGES);
-      yield* runsIn(this.#chunks.get(number)!, base, from, to);
+      addRuns(found, this.#chunks.get(number)!, base, from, to);
     }
+    return found;
   }
 
   /** Index of the page in frame `pfn`. */
@@ -159,14 +161,14 @@ function pageIn(chunk: Chunk, page: number): number | undefined {
   return pfn === NONE ? undefined : pfn;
 }
 
-/** Pages [from, to) of the chunk that begins at index `base`. */
-function* runsIn(chunk: Chunk, base: number, from: number, to: number): IterableIterator<PageRun> {
+/** Adds pages [from, to) of the chunk that begins at index `base`. */
+function addRuns(found: PageRun[], chunk: Chunk, base: number, from: number, to: number): void {
   if (typeof chunk === 'number') {
-    yield { index: base + from, pfn: chunk + from, pages: to - from };
+    found.push({ index: base + from, pfn: chunk + from, pages: to - from });
     return;
   }
   for (let page = from; page < to; page++) {
     const pfn = pageIn(chunk, page);
-    if (pfn !== undefined) yield { index: base + page, pfn, pages: 1 };
+    if (pfn !== undefined) found.push({ index: base + page, pfn, pages: 1 });
   }
 }

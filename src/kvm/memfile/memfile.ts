@@ -101,7 +101,7 @@ export class Memfile implements FileObject {
   }
 
   /** Pages of [start, end) that are there, ascending. */
-  runs(start: number, end: number): IterableIterator<PageRun> {
+  runs(start: number, end: number): readonly PageRun[] {
     return this.#index.runs(start, end);
   }
 
