@@ -1,0 +1,33 @@
+/** Devices of a VM: what answers its port and memory-mapped accesses. */
+
+/** What a write leaves the VM: a guest may switch itself off. @public */
+export type Power = 'on' | 'off';
+
+/** Answers accesses to the ports [start, start + ports). @public */
+export interface PortDevice {
+  readonly start: number;
+  readonly ports: number;
+  in(port: number, size: number): number;
+  out(port: number, value: number, size: number): Power;
+}
+
+/** Answers accesses to guest physical addresses [start, end), which no slot has. @public */
+export interface MmioDevice {
+  readonly start: number;
+  readonly end: number;
+  read(gpa: number, bytes: Uint8Array): void;
+  write(gpa: number, bytes: Uint8Array): Power;
+}
+
+/** ACPI's power management control on q35: the guest writes sleep type 0 and SLP_EN to switch itself off. @public */
+export const POWER_PORT = 0x604;
+/** SLP_EN. @public */
+export const POWER_OFF = 0x2000;
+
+/** @public */
+export const POWER_SWITCH: PortDevice = {
+  start: POWER_PORT,
+  ports: 2,
+  in: () => 0,
+  out: (_port, value) => ((value & POWER_OFF) !== 0 ? 'off' : 'on'),
+};
