@@ -61,7 +61,7 @@ export const HOST_CALL = {
   finalizeTeardownVm: VENDOR_HYP_64 + 0x39,
   /** x1: handle, x2: gfn, x3: pages. */
   reclaimDyingGuestPage: VENDOR_HYP_64 + 0x3a,
-  /** x1: pfn. */
+  /** x1: pfn, x2: pages (1 or 512). */
   forceReclaimGuestPage: VENDOR_HYP_64 + 0x3b,
   /** x1: handle, x2: gfn. As the call before, for a page that the guest shares with the host. */
   revokeSharedGuestPage: VENDOR_HYP_64 + 0x3c,
@@ -98,6 +98,11 @@ export const HYP_VCPU_PAGES = 2;
 /** Width of guest physical addresses unless the VM's type says otherwise (bits). @public */
 export const DEFAULT_IPA_BITS = 40;
 
+/** Pages of the root of a guest's stage 2: tables of the first level are put side by side, up to sixteen. @public */
+export function stage2RootPages(ipaBits: number): number {
+  return ipaBits > 43 ? 1 : Math.max(1, 2 ** (ipaBits - 39));
+}
+
 /** Where in the HOST_VCPU page the bytes of an emulated access are, and how many fit. @public */
 export const HOST_VCPU_DATA = { offset: 2048, bytes: 2048 } as const;
 
@@ -132,6 +137,8 @@ export const HOST_VCPU = struct({
   exitQualification: u64,
   exitGpa: u64,
   instructionLength: u64,
+  /** The guest's hypercall that exited, 0 for other exits. */
+  call: u64,
   /** What a hypercall of the guest waits for, CALL_NEEDS; the guest repeats it. */
   callNeeds: u64,
   /** For the next entry: 1 goes on behind the instruction that exited. */

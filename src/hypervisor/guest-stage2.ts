@@ -3,7 +3,7 @@
  * place. Descriptors are those of the architecture (4 KiB granule); software bits 55 and 56 hold the page's state.
  */
 import { PAGE_4K } from '../abi/address.ts';
-import { PROT } from '../abi/pkvm.ts';
+import { PROT, stage2RootPages } from '../abi/pkvm.ts';
 import type { PhysicalMemory } from '../machine/memory.ts';
 import { PAGE_STATE, type PageState } from './page-state.ts';
 
@@ -50,12 +50,12 @@ export class GuestStage2 {
   readonly #memory: PhysicalMemory;
   readonly #startLevel: number;
 
-  /** `rootPfn`: first of `rootPagesFor(ipaBits)` zeroed pages. */
+  /** `rootPfn`: first of `stage2RootPages(ipaBits)` zeroed pages. */
   constructor(memory: PhysicalMemory, ipaBits: number, rootPfn: number) {
     this.#memory = memory;
     this.ipaBits = ipaBits;
     this.rootPfn = rootPfn;
-    this.rootPages = rootPagesFor(ipaBits);
+    this.rootPages = stage2RootPages(ipaBits);
     this.#startLevel = startLevel(ipaBits);
   }
 
@@ -226,11 +226,6 @@ export class GuestStage2 {
     words32[words] = low;
     words32[words + 1] = high;
   }
-}
-
-/** Pages of the root: tables of the first level are put side by side, up to sixteen. @public */
-export function rootPagesFor(ipaBits: number): number {
-  return startLevel(ipaBits) === 0 ? 1 : Math.max(1, 2 ** (ipaBits - 39));
 }
 
 function startLevel(ipaBits: number): number {

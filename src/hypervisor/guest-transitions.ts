@@ -143,20 +143,25 @@ export function reclaimDying(o: Ownership, vm: HypVm, gfn: number, pages: number
  * Gives the host a page of a live guest, which finds it poisoned: the host can destroy what it cannot read.
  * @public
  */
-export function forceReclaim(o: Ownership, vmOf: (handle: number) => HypVm | undefined, pfn: number): number {
-  if (!o.isMemory(pfn, 1)) return -ERRNO.EFAULT;
+export function forceReclaim(
+  o: Ownership,
+  vmOf: (handle: number) => HypVm | undefined,
+  pfn: number,
+  pages: number,
+): number {
+  if (!o.isMemory(pfn, pages)) return -ERRNO.EFAULT;
   // The host has access: its fault is a thing of the past.
   if (o.states.host(pfn) !== NOPAGE) return -ERRNO.EAGAIN;
   const owner = o.states.guestOwner(pfn);
   if (owner === undefined) return -ERRNO.EPERM;
   const vm = vmOf(owner.handle);
   if (vm === undefined) return -ERRNO.EAGAIN;
-  const leaf = findPage(vm, owner.gfn);
+  const leaf = findLeaf(vm, owner.gfn, pages);
   if (typeof leaf === 'number') return leaf;
   if (leaf.state !== OWNED || leaf.pfn !== pfn) return -ERRNO.EPERM;
   vm.stage2.poison(owner.gfn);
-  o.wipe(pfn, 1);
-  o.giveHost(pfn, 1);
+  o.wipe(pfn, pages);
+  o.giveHost(pfn, pages);
   return 0;
 }
 

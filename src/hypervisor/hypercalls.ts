@@ -89,7 +89,8 @@ const HANDLERS: ReadonlyMap<number, Handler> = new Map<number, Handler>([
   ],
   [
     HOST_CALL.forceReclaimGuestPage,
-    ({ ownership, table }, [pfn]) => forceReclaim(ownership, (handle) => table.get(handle), pfn),
+    ({ ownership, table }, [pfn, pages]) =>
+      forceReclaim(ownership, (handle) => table.get(handle), pfn, pages),
   ],
   [
     HOST_CALL.revokeSharedGuestPage,

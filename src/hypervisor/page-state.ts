@@ -115,11 +115,12 @@ export class PageStates {
     return this.#chunks.size;
   }
 
-  /** Pages that are not the host's alone, ascending, for those who look on. */
+  /** Pages that changed hands since boot and are not back, ascending, for those who look on. */
   *touched(): Generator<{ readonly pfn: number; readonly host: PageState; readonly hyp: PageState }> {
     for (const [index, { host, hyp }] of [...this.#chunks].sort(([a], [b]) => a - b)) {
       for (let i = 0; i < PAGES; i++) {
-        if (host[i] === OWNED && hyp[i] === NOPAGE) continue;
+        const isCarved = this.#isCarved(index * PAGES + i);
+        if (host[i] === (isCarved ? NOPAGE : OWNED) && hyp[i] === (isCarved ? OWNED : NOPAGE)) continue;
         yield { pfn: index * PAGES + i, host: host[i] as PageState, hyp: hyp[i] as PageState };
       }
     }

@@ -111,6 +111,7 @@ function showExit(vcpu: HypVcpu, page: HostPage, exit: GuestExit, memory: Physic
     exitQualification: exit.qualification,
     exitGpa: BigInt(exit.gpa),
     instructionLength: BigInt(exit.instructionLengthBytes),
+    call: BigInt(vcpu.pendingCall?.call ?? 0),
     callNeeds: BigInt(vcpu.pendingCall?.needs ?? CALL_NEEDS.nothing),
     accessKind: access === undefined ? 0n : access.isWrite ? ACCESS_WRITE : ACCESS_READ,
     accessLength: BigInt(access?.lengthBytes ?? 0),

@@ -1,8 +1,8 @@
 /** Making and tearing down VMs and vCPUs. All memory for them is donated by the host, and comes back wiped. */
 import { PAGE_4K } from '../abi/address.ts';
 import { ERRNO } from '../abi/errno.ts';
-import { HOST_VCPU, HOST_VM, HYP_VCPU_PAGES, HYP_VM_PAGES } from '../abi/pkvm.ts';
-import { GuestStage2, rootPagesFor } from './guest-stage2.ts';
+import { HOST_VCPU, HOST_VM, HYP_VCPU_PAGES, HYP_VM_PAGES, stage2RootPages } from '../abi/pkvm.ts';
+import { GuestStage2 } from './guest-stage2.ts';
 import { type PageList, popPage, pushPage } from './memcache.ts';
 import type { Ownership } from './ownership.ts';
 import { createVcpu, type HypVcpu, type HypVm } from './vm.ts';
@@ -37,12 +37,12 @@ function makeVm(o: Ownership, table: VmTable, hostPfn: number, statePfn: number,
   const insert = table.checkInsert(handle);
   if (insert !== 0) return insert;
   if (o.hostDonateHyp(statePfn, HYP_VM_PAGES) !== 0) return -ERRNO.ENOMEM;
-  if (o.hostDonateHyp(rootPfn, rootPagesFor(ipaBits)) !== 0) {
+  if (o.hostDonateHyp(rootPfn, stage2RootPages(ipaBits)) !== 0) {
     o.hypDonateHost(statePfn, HYP_VM_PAGES);
     return -ERRNO.ENOMEM;
   }
   o.wipe(statePfn, HYP_VM_PAGES);
-  o.wipe(rootPfn, rootPagesFor(ipaBits));
+  o.wipe(rootPfn, stage2RootPages(ipaBits));
   table.insert({
     handle,
     isProtected: host.isProtected !== 0n,
@@ -135,7 +135,11 @@ function returnPages(o: Ownership, hostPfn: number, pages: readonly number[]): v
   memory.write64(at + HOST_VM.offsets.teardownPages, BigInt(list.pages), 0);
 }
 
-/** Takes the pages that the host listed for a vCPU's tables. -ENOMEM when one of them is not the host's to give. @public */
+/**
+ * Takes pages that the host listed for a vCPU's tables, until there are as many as the host had listed. -ENOMEM when one
+ * of them is not the host's to give.
+ * @public
+ */
 export function refillMemcache(o: Ownership, vcpu: HypVcpu): number {
   const { memory } = o.machine;
   const { memcacheHead, memcachePages } = HOST_VCPU.offsets;
@@ -144,8 +148,9 @@ export function refillMemcache(o: Ownership, vcpu: HypVcpu): number {
     head: Number(memory.read64(at + memcacheHead, 0)),
     pages: Number(memory.read64(at + memcachePages, 0)),
   };
+  const wanted = list.pages;
   let result = 0;
-  while (list.pages > 0 && result === 0) {
+  while (vcpu.memcache.length < wanted && list.pages > 0 && result === 0) {
     // The page is the hypervisor's before its link is believed: the host may have written anything.
     const isGiven = list.head % PAGE_4K === 0 && o.hostDonateHyp(list.head / PAGE_4K, 1) === 0;
     const pfn = isGiven ? popPage(memory, list) : undefined;

@@ -1,6 +1,7 @@
 /** KVM: VMs, vCPUs, memory slots, guest_memfd, and the technologies behind them. */
 export * from './attributes.ts';
 export * from './backend.ts';
+export * from './backends/pkvm/technologies.ts';
 export * from './backends/software/technologies.ts';
 export { HYPERCALL_EXITS } from './capabilities.ts';
 export { KvmDevice } from './dev-kvm.ts';

@@ -1,6 +1,7 @@
 /** Loads KVM into a kernel that has booted: asks every technology whether the host has it, and makes /dev/kvm. */
 import type { HostKernel } from '../kernel/host-kernel.ts';
 import type { Technology } from './backend.ts';
+import { PKVM, PKVM_UNPROTECTED } from './backends/pkvm/technologies.ts';
 import { PLAIN, SW_PROTECTED } from './backends/software/technologies.ts';
 import type { TdxOptions } from './backends/tdx/tdx-options.ts';
 import { TdxTechnology } from './backends/tdx/technology.ts';
@@ -16,7 +17,11 @@ export interface LoadOptions extends Partial<KvmOptions> {
 
 /** Once per kernel. Throws what a technology makes loading fail with. @public */
 export async function loadKvm(kernel: HostKernel, { tdx, ...options }: LoadOptions = {}): Promise<Kvm> {
-  const technologies: readonly Technology[] = [PLAIN, SW_PROTECTED, new TdxTechnology(tdx)];
+  // A kernel below which a hypervisor runs enters no guest itself.
+  const technologies: readonly Technology[] =
+    kernel.machine.hypervisor === null
+      ? [PLAIN, SW_PROTECTED, new TdxTechnology(tdx), PKVM]
+      : [PKVM_UNPROTECTED, PKVM];
   const kvm = await Kvm.load(kernel, { ...DEFAULT_KVM_OPTIONS, ...options }, technologies);
   kernel.devices.register('/dev/kvm', () => new KvmDevice(kvm));
   if (kvm.options.memfile) kernel.inaccessibleMemfd = (name, flags) => createMemfile(kernel, name, flags);

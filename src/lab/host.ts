@@ -1,4 +1,5 @@
 /** A host put together: the machine of a description, the module and P-SEAMLDR in its SEAM range, a kernel. */
+import { PkvmHypervisor } from '../hypervisor/pkvm-hypervisor.ts';
 import { HostKernel } from '../kernel/host-kernel.ts';
 import type { KernelConfigHints } from '../kernel/kernel-config.ts';
 import type { KernelPolicy } from '../kernel/policy.ts';
@@ -17,6 +18,8 @@ export interface HostOptions {
   readonly hints?: KernelConfigHints;
   /** Seed of the machine's entropy. */
   readonly seed?: bigint;
+  /** What runs below the kernel; pKVM keeps the memory of guests from the kernel. */
+  readonly hypervisor?: 'pkvm';
   /** A failure on purpose. */
   readonly failAt?: FailurePoint | undefined;
 }
@@ -45,6 +48,7 @@ export function createHost(description: MachineDescription, options: HostOptions
   if (seamLoader !== null) {
     machine.seam.loader = new SeamLoader(machine, seamLoader.version, seamLoader.remainingUpdates);
   }
+  if (options.hypervisor === 'pkvm') machine.hypervisor = new PkvmHypervisor(machine);
   const kernel = new HostKernel(machine, { policy: options.policy ?? {}, hints: options.hints ?? {} });
   const { failAt } = options;
   const failure = failAt === undefined ? null : armFailure(machine, kernel.allocator, failAt);

@@ -187,7 +187,7 @@ describe('VMs and vCPUs', () => {
     host.hvc(HOST_CALL.startTeardownVm, [vm.handle]);
     host.hvc(HOST_CALL.finalizeTeardownVm, [vm.handle]);
     expect(() => host.load(pfn)).toThrow(/stage 2/);
-    expect(errno(host.hvc(HOST_CALL.forceReclaimGuestPage, [pfn]))).toBe('EAGAIN');
+    expect(errno(host.hvc(HOST_CALL.forceReclaimGuestPage, [pfn, 1]))).toBe('EAGAIN');
   });
 
   it('believe no link of a list before the page is theirs', () => {
@@ -328,7 +328,7 @@ describe('a running vCPU', () => {
     const { host, vm, run } = running(true);
     const pfn = host.take();
     host.donate(vm, pfn, GFN);
-    host.hvc(HOST_CALL.forceReclaimGuestPage, [pfn]);
+    host.hvc(HOST_CALL.forceReclaimGuestPage, [pfn, 1]);
     const inPoison = () => host.loaded(vm, () => host.hvc(HOST_CALL.vcpuInPoisonFault));
     expect(errno(inPoison())).toBe('EINVAL');
     run((context) => context.translate(GFN * PAGE_4K, 'read') as GuestExit);

@@ -84,7 +84,7 @@ class Lockstep {
       guestUnshare: () =>
         this.#guestCall(guest, frame, GUEST_CALL.memUnshare, () => model.guestUnshare(guest, frame)),
       guestStore: () => this.#guestStore(guest, frame, value),
-      seize: () => this.#agree(host.hvc(HOST_CALL.forceReclaimGuestPage, [pfn]), model.seize(page)),
+      seize: () => this.#agree(host.hvc(HOST_CALL.forceReclaimGuestPage, [pfn, 1]), model.seize(page)),
       end: () => {
         host.destroy(vm);
         model.end(guest);

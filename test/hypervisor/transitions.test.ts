@@ -63,7 +63,7 @@ const SITUATIONS = {
     states: 'OWNED NOPAGE POISON NOPAGE',
     arrange: ({ host, pvm, pfn }: Scene) => {
       host.donate(pvm, pfn, GFN);
-      host.hvc(HOST_CALL.forceReclaimGuestPage, [pfn]);
+      host.hvc(HOST_CALL.forceReclaimGuestPage, [pfn, 1]);
     },
   },
 } as const;
@@ -87,7 +87,7 @@ const OPERATIONS = {
   guestShare: ({ host, pvm }: Scene) => guestShareHost(host.ownership, pvm.hyp, GFN),
   guestUnshare: ({ host, pvm }: Scene) => guestUnshareHost(host.ownership, pvm.hyp, GFN),
   reclaimDying: ({ host, pvm }: Scene) => reclaimDying(host.ownership, pvm.hyp, GFN, 1),
-  forceReclaim: ({ host, pfn }: Scene) => host.hvc(HOST_CALL.forceReclaimGuestPage, [pfn]) as number,
+  forceReclaim: ({ host, pfn }: Scene) => host.hvc(HOST_CALL.forceReclaimGuestPage, [pfn, 1]) as number,
   revokeShared: ({ host, pvm }: Scene) => revokeShared(host.ownership, pvm.hyp, GFN),
 } as const;
 

@@ -1,5 +1,6 @@
 /** A tiny host with KVM loaded, and shorthand for what programs ask of it. */
 import { PAGE_4K } from '../../src/abi/address.ts';
+import { KernelError } from '../../src/abi/errno.ts';
 import { KVM_EXIT, KVM_RUN_COMMON, KVM_RUN_EXIT_OFFSET } from '../../src/abi/kvm/exits.ts';
 import { KVM } from '../../src/abi/kvm/ioctl.ts';
 import {
@@ -17,7 +18,7 @@ import type { VcpuFile } from '../../src/kvm/vcpu-file.ts';
 import type { Vm } from '../../src/kvm/vm.ts';
 import type { VmFile } from '../../src/kvm/vm-file.ts';
 import type { GuestScript } from '../../src/lab/guest/flow.ts';
-import { createHost, type Host } from '../../src/lab/host.ts';
+import { createHost, type Host, type HostOptions } from '../../src/lab/host.ts';
 import { type KvmHost, setGuestScript, startKvm } from '../../src/lab/kvm-host.ts';
 import { TINY } from '../kernel/tiny-machine.ts';
 
@@ -45,9 +46,13 @@ export class KvmSession {
   }
 
   /** On a host whose BIOS has TDX off, unless `withTdx`. */
-  static async start(options: LoadOptions = {}, withTdx = false): Promise<KvmSession> {
+  static async start(
+    options: LoadOptions = {},
+    withTdx = false,
+    hostOptions: HostOptions = {},
+  ): Promise<KvmSession> {
     const off = { keyIds: null, seamrr: null, module: null };
-    const host = createHost(withTdx ? TINY : { ...TINY, ...off });
+    const host = createHost(withTdx ? TINY : { ...TINY, ...off }, hostOptions);
     await host.kernel.boot();
     const kvmHost = await startKvm(host, options);
     const task = startProcess(host.kernel);
@@ -167,4 +172,16 @@ export class Runner {
 
 function usedPages({ kernel }: Host): number {
   return kernel.allocator.accounts().reduce((sum, { used }) => sum + used, 0);
+}
+
+/** Errno and code of a refused call; 'done' where it is not refused. */
+export async function refusal(call: Promise<unknown>): Promise<string> {
+  try {
+    await call;
+    return 'done';
+  } catch (error) {
+    if (!(error instanceof KernelError)) throw error;
+    if (error.reason.text.length < 10) throw new Error(`${error.errno} comes without a reason`);
+    return `${error.errno} ${error.reason.code}`;
+  }
 }

@@ -8,10 +8,10 @@ import {
   HYP_VCPU_PAGES,
   SMCCC,
   signedRegister,
+  stage2RootPages,
   X,
 } from '../../src/abi/pkvm.ts';
 import type { ValuesOf } from '../../src/abi/struct.ts';
-import { rootPagesFor } from '../../src/hypervisor/guest-stage2.ts';
 import { PkvmHypervisor } from '../../src/hypervisor/pkvm-hypervisor.ts';
 import type { HypVcpu, HypVm } from '../../src/hypervisor/vm.ts';
 import type { MachineDescription } from '../../src/machine/description.ts';
@@ -105,7 +105,7 @@ export class PkvmMachine {
         vcpus: BigInt(vcpus),
       }),
     );
-    const rootPfn = this.take(rootPagesFor(DEFAULT_IPA_BITS));
+    const rootPfn = this.take(stage2RootPages(DEFAULT_IPA_BITS));
     this.expect(0, this.hvc(HOST_CALL.initVm, [hostPfn, this.take(), rootPfn]));
     const vcpuPfns = Array.from({ length: vcpus }, (_, index) => {
       const pfn = this.lend(HOST_VCPU.encode({ index: BigInt(index) }));

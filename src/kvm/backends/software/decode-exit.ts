@@ -3,12 +3,11 @@ import { KVM_INTERNAL_ERROR } from '../../../abi/kvm/exits.ts';
 import { RAX, RBX, RCX, RDX, RSI } from '../../../abi/registers.ts';
 import { EXIT, EXIT_ENTRY_FAILED } from '../../../abi/vm-exit.ts';
 import { VECTOR_GP } from '../../../machine/exceptions.ts';
-import type { GuestExit } from '../../../machine/guest-code.ts';
+import type { GuestContext, GuestExit } from '../../../machine/guest-code.ts';
 import { guestCpuid } from '../../guest-cpuid.ts';
 import { hypercall } from '../../hypercall.ts';
 import type { Vcpu } from '../../vcpu.ts';
 import type { VcpuExit } from '../../vcpu-exit.ts';
-import type { SoftwareContext } from './guest-context.ts';
 import { RESET_MSRS } from './reset-msrs.ts';
 
 const HANDLED: VcpuExit = { kind: 'handled' };
@@ -19,7 +18,9 @@ const IO = { SIZE: 7n, IN: 1n << 3n, STRING: 1n << 4n, PORT_SHIFT: 16n, PORT: 0x
 const WRITE = 1n << 1n;
 const FETCH = 1n << 2n;
 
-type Handler = (vcpu: Vcpu, context: SoftwareContext, exit: GuestExit) => VcpuExit;
+/** What an exit leaves for the next entry. */
+type Entry = Pick<GuestContext, 'inject' | 'emulated'>;
+type Handler = (vcpu: Vcpu, context: Entry, exit: GuestExit) => VcpuExit;
 
 const HANDLERS: ReadonlyMap<number, Handler> = new Map<number, Handler>([
   [EXIT.EXTERNAL_INTERRUPT, () => ({ kind: 'interrupt' })],
@@ -34,7 +35,7 @@ const HANDLERS: ReadonlyMap<number, Handler> = new Map<number, Handler>([
 ]);
 
 /** @internal */
-export function decodeExit(vcpu: Vcpu, context: SoftwareContext, exit: GuestExit): VcpuExit {
+export function decodeExit(vcpu: Vcpu, context: Entry, exit: GuestExit): VcpuExit {
   if (exit.reason >= EXIT_ENTRY_FAILED) return { kind: 'fail-entry', hardwareReason: BigInt(exit.reason) };
   const handler = HANDLERS.get(exit.reason);
   if (handler !== undefined) return handler(vcpu, context, exit);
@@ -42,7 +43,7 @@ export function decodeExit(vcpu: Vcpu, context: SoftwareContext, exit: GuestExit
   return { kind: 'internal-error', suberror: KVM_INTERNAL_ERROR.UNEXPECTED_EXIT_REASON, data };
 }
 
-function cpuidExit(vcpu: Vcpu, _: SoftwareContext, exit: GuestExit): VcpuExit {
+function cpuidExit(vcpu: Vcpu, _: Entry, exit: GuestExit): VcpuExit {
   const { d } = vcpu.regs;
   const results = guestCpuid(vcpu.cpuid, d[2 * RAX]!, d[2 * RCX]!);
   for (const [i, register] of [RAX, RBX, RCX, RDX].entries()) vcpu.regs.q[register] = BigInt(results[i]!);
@@ -50,12 +51,12 @@ function cpuidExit(vcpu: Vcpu, _: SoftwareContext, exit: GuestExit): VcpuExit {
   return HANDLED;
 }
 
-function hltExit(vcpu: Vcpu, _: SoftwareContext, exit: GuestExit): VcpuExit {
+function hltExit(vcpu: Vcpu, _: Entry, exit: GuestExit): VcpuExit {
   advance(vcpu, exit);
   return { kind: 'halt' };
 }
 
-function vmcallExit(vcpu: Vcpu, _: SoftwareContext, exit: GuestExit): VcpuExit {
+function vmcallExit(vcpu: Vcpu, _: Entry, exit: GuestExit): VcpuExit {
   const { q } = vcpu.regs;
   const returns = (value: bigint): void => {
     q[RAX] = value;
@@ -68,7 +69,7 @@ function vmcallExit(vcpu: Vcpu, _: SoftwareContext, exit: GuestExit): VcpuExit {
   return HANDLED;
 }
 
-function ioExit(vcpu: Vcpu, _: SoftwareContext, exit: GuestExit): VcpuExit {
+function ioExit(vcpu: Vcpu, _: Entry, exit: GuestExit): VcpuExit {
   const { qualification } = exit;
   if ((qualification & IO.STRING) !== 0n) {
     return { kind: 'internal-error', suberror: KVM_INTERNAL_ERROR.EMULATION, data: [] };
@@ -90,7 +91,7 @@ function ioExit(vcpu: Vcpu, _: SoftwareContext, exit: GuestExit): VcpuExit {
   };
 }
 
-function rdmsrExit(vcpu: Vcpu, context: SoftwareContext, exit: GuestExit): VcpuExit {
+function rdmsrExit(vcpu: Vcpu, context: Entry, exit: GuestExit): VcpuExit {
   const { q, d } = vcpu.regs;
   const value = vcpu.msrs.get(d[2 * RCX]!) ?? RESET_MSRS.get(d[2 * RCX]!);
   if (value === undefined) return protectionFault(context);
@@ -100,7 +101,7 @@ function rdmsrExit(vcpu: Vcpu, context: SoftwareContext, exit: GuestExit): VcpuE
   return HANDLED;
 }
 
-function wrmsrExit(vcpu: Vcpu, context: SoftwareContext, exit: GuestExit): VcpuExit {
+function wrmsrExit(vcpu: Vcpu, context: Entry, exit: GuestExit): VcpuExit {
   const { q, d } = vcpu.regs;
   if (!RESET_MSRS.has(d[2 * RCX]!)) return protectionFault(context);
   vcpu.msrs.set(d[2 * RCX]!, (q[RAX]! & LOW_32) | ((q[RDX]! & LOW_32) << 32n));
@@ -108,7 +109,7 @@ function wrmsrExit(vcpu: Vcpu, context: SoftwareContext, exit: GuestExit): VcpuE
   return HANDLED;
 }
 
-function violation(vcpu: Vcpu, context: SoftwareContext, exit: GuestExit): VcpuExit {
+function violation(vcpu: Vcpu, context: Entry, exit: GuestExit): VcpuExit {
   const { gpa, qualification, access } = exit;
   const kind = (qualification & FETCH) !== 0n ? 'execute' : (qualification & WRITE) !== 0n ? 'write' : 'read';
   const complete = (bytes: Uint8Array): void => {
@@ -119,7 +120,7 @@ function violation(vcpu: Vcpu, context: SoftwareContext, exit: GuestExit): VcpuE
   return { kind: 'page-fault', gpa, isPrivate: null, access: kind, emulate };
 }
 
-function protectionFault(context: SoftwareContext): VcpuExit {
+function protectionFault(context: Entry): VcpuExit {
   context.inject = { vector: VECTOR_GP, errorCode: 0 };
   return HANDLED;
 }
