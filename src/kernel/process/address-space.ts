@@ -105,21 +105,24 @@ export class AddressSpace {
   }
 
   /** What fork gives the child: shared mappings, and private pages that are copied when either writes to them. */
-  async fork(child: AddressSpace): Promise<void> {
-    for (const area of this.areas.all) {
-      if (area.dontFork) continue;
-      const copy = area.part(area.start, area.end, child);
-      copy.file?.get();
-      child.add(copy);
-      // Shared pages fault in again; private ones that were written to exist nowhere else.
-      if (!area.shared) await this.#shareWith(child, area);
-    }
+  fork(child: AddressSpace): Promise<void> {
+    // At once, so that no other thread changes the areas in between.
+    return this.#invalidate(0, USER_END, () => {
+      for (const area of this.areas.all) {
+        if (area.dontFork) continue;
+        const copy = area.part(area.start, area.end, child);
+        copy.file?.get();
+        child.add(copy);
+        // Shared pages fault in again; private ones that were written to exist nowhere else.
+        if (!area.shared) this.#shareWith(child, area);
+      }
+    });
   }
 
   /** Ends the address space: whoever else maps it is told, and everything is unmapped. */
   async release(): Promise<void> {
     for (const notifier of [...this.notifiers]) await notifier.release?.();
-    for (const area of [...this.areas.all]) await this.unmap(area.start, area.end);
+    await this.unmap(0, USER_END);
   }
 
   /** Free addresses for `lengthBytes`, as high as there are. Throws ENOMEM. */
@@ -131,29 +134,30 @@ export class AddressSpace {
     });
   }
 
-  async #shareWith(child: AddressSpace, area: MemoryArea): Promise<void> {
+  #shareWith(child: AddressSpace, area: MemoryArea): void {
     const { pageRefs } = this.kernel;
-    const vpns = this.#table.within(area.start / PAGE_4K, area.end / PAGE_4K);
-    if (vpns.length === 0) return;
-    await this.#invalidate(area.start, area.end, () => {
-      for (const vpn of vpns) {
-        const pfn = this.#table.lookup(vpn, false);
-        if (pfn < 0 || !this.#table.isPrivate(vpn)) continue;
-        // A device that writes through a pin must go on writing to the parent's page.
-        if (pageRefs.pins(pfn) > 0) child.#table.set(vpn, this.#copy(pfn, area, vpn), area.writable, true);
-        else {
-          this.#table.protect(vpn, false);
-          pageRefs.get(pfn);
-          child.#table.set(vpn, pfn, false, true);
-        }
+    for (const vpn of this.#table.within(area.start / PAGE_4K, area.end / PAGE_4K)) {
+      const pfn = this.#table.lookup(vpn, false);
+      if (!this.#table.isPrivate(vpn)) continue;
+      // A device that writes through a pin must go on writing to the parent's page.
+      if (pageRefs.pins(pfn) > 0) child.#table.set(vpn, this.#copy(pfn, area, vpn), area.writable, true);
+      else {
+        this.#table.protect(vpn, false);
+        pageRefs.get(pfn);
+        child.#table.set(vpn, pfn, false, true);
       }
-    });
+    }
   }
 
   /** Changes what [start, end) maps while nobody else maps it. */
   async #invalidate(start: number, end: number, change: () => void): Promise<void> {
-    const told = [...this.notifiers];
-    for (const notifier of told) await notifier.invalidateStart(start, end);
+    const told = new Set<MmuNotifier>();
+    const nextUntold = (): MmuNotifier | undefined => [...this.notifiers].find((each) => !told.has(each));
+    // One that comes while others take their time is told as well.
+    for (let notifier = nextUntold(); notifier !== undefined; notifier = nextUntold()) {
+      told.add(notifier);
+      await notifier.invalidateStart(start, end);
+    }
     try {
       change();
     } finally {

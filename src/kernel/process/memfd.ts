@@ -161,7 +161,8 @@ export class Memfd implements FileObject, AreaOperations {
     }
     if (first >= end) return;
     await this.#mapping.unmap(first, end);
-    for (const index of [...this.#pages.keys()]) if (index >= first && index < end) this.#drop(index);
+    if (end - first < this.#pages.size) for (let index = first; index < end; index++) this.#drop(index);
+    else for (const index of [...this.#pages.keys()]) if (index >= first && index < end) this.#drop(index);
   }
 
   /** Zeroes bytes within one page. */

@@ -1,7 +1,7 @@
 /** mmap, with its checks in the kernel's order. */
 import { alignUp, isAligned, PAGE_4K } from '../../abi/address.ts';
 import { type ErrnoName, KernelError } from '../../abi/errno.ts';
-import { MADV, MAP, O } from '../../abi/system-call-flags.ts';
+import { MADV, MAP, O, PROT } from '../../abi/system-call-flags.ts';
 import { USER_END } from './address-space.ts';
 import { LOWEST_ADDRESS } from './area-list.ts';
 import { Memfd } from './memfd.ts';
@@ -112,7 +112,7 @@ async function backingOf(
     throw refusal('EOPNOTSUPP', 'mapping-flags', 'the mapping has flags that are not known');
   }
   const access = file.flags & O.ACCMODE;
-  const writesBack = type !== MAP.PRIVATE && (prot & 2) !== 0;
+  const writesBack = type !== MAP.PRIVATE && (prot & PROT.WRITE) !== 0;
   if (access === O.WRONLY || (writesBack && access !== O.RDWR)) {
     throw refusal('EACCES', 'access-mode', 'the file is not open for what the mapping does');
   }

@@ -26,9 +26,9 @@ export class Task implements SystemCalls {
   /** Number of the processor the thread runs on; assigning is sched_setaffinity. */
   cpu: number;
   #calls = 0;
-  #whenIdle: (() => void)[] = [];
+  readonly #whenIdle: (() => void)[] = [];
   #signalled = false;
-  #onSignal: (() => void)[] = [];
+  readonly #onSignal = new Set<() => void>();
 
   constructor(process: Process, cpu: number) {
     this.process = process;
@@ -122,11 +122,15 @@ export class Task implements SystemCalls {
     return createMemfd(this, name, flags);
   }
 
-  load(address: number, lengthBytes: number): Promise<Uint8Array> {
+  async load(address: number, lengthBytes: number): Promise<Uint8Array> {
+    const { schedule } = this.kernel;
+    if (schedule !== null) await schedule('user-load');
     return loadUser(this, address, lengthBytes);
   }
 
-  store(address: number, bytes: Uint8Array): Promise<void> {
+  async store(address: number, bytes: Uint8Array): Promise<void> {
+    const { schedule } = this.kernel;
+    if (schedule !== null) await schedule('user-store');
     return storeUser(this, address, bytes);
   }
 
@@ -148,7 +152,7 @@ export class Task implements SystemCalls {
   /** Sends a signal: a call that can be interrupted ends with EINTR, the one under way or else the next. */
   signal(): void {
     this.#signalled = true;
-    for (const wake of this.#onSignal.splice(0)) wake();
+    for (const wake of [...this.#onSignal]) wake();
   }
 
   get signalPending(): boolean {
@@ -165,9 +169,17 @@ export class Task implements SystemCalls {
   /** For kernel code: sleeps until `event` or a signal. Throws EINTR. */
   async interruptible<T>(event: Promise<T>): Promise<T> {
     this.checkSignal();
-    const signal = new Promise<'signal'>((resolve) => this.#onSignal.push(() => resolve('signal')));
-    const first = await Promise.race([event.then((value) => ({ value })), signal]);
-    if (first !== 'signal') return first.value;
+    let wake = (): void => undefined;
+    const signal = new Promise<'signal'>((resolve) => {
+      wake = () => resolve('signal');
+    });
+    this.#onSignal.add(wake);
+    try {
+      const first = await Promise.race([event.then((value) => ({ value })), signal]);
+      if (first !== 'signal') return first.value;
+    } finally {
+      this.#onSignal.delete(wake);
+    }
     this.checkSignal();
     return event;
   }
@@ -202,6 +214,8 @@ export class Task implements SystemCalls {
     if (this.process.hasExited) throw new Error('a process that has exited makes no system calls');
     this.#calls++;
     try {
+      const { schedule } = this.kernel;
+      if (schedule !== null) await schedule('system-call');
       return await work();
     } finally {
       this.#calls--;

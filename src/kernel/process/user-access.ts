@@ -8,13 +8,11 @@ import type { Task } from './task.ts';
 
 /** What user code loads. Throws UserFault. @internal */
 export async function loadUser(task: Task, address: number, lengthBytes: number): Promise<Uint8Array> {
-  let bytes = new Uint8Array(lengthBytes);
-  await forEachPage(task, address, lengthBytes, false, (physical, size, done) => {
-    const part = task.lp.load(physical, size);
-    if (size === lengthBytes) bytes = part as typeof bytes;
-    else bytes.set(part, done);
+  const parts: Uint8Array[] = [];
+  await forEachPage(task, address, lengthBytes, false, (physical, size) => {
+    parts.push(task.lp.load(physical, size));
   });
-  return bytes;
+  return parts.length === 1 ? parts[0]! : joined(parts, lengthBytes);
 }
 
 /** What user code stores. Throws UserFault; what lies before the fault is stored. @internal */
@@ -63,6 +61,16 @@ export function signedOffset(value: number | bigint): bigint {
 function wholeOf(value: number | bigint): bigint {
   if (typeof value === 'bigint') return value;
   return Number.isFinite(value) ? BigInt(Math.trunc(value)) : 0n;
+}
+
+function joined(parts: readonly Uint8Array[], lengthBytes: number): Uint8Array {
+  const bytes = new Uint8Array(lengthBytes);
+  let done = 0;
+  for (const part of parts) {
+    bytes.set(part, done);
+    done += part.length;
+  }
+  return bytes;
 }
 
 /** Accesses user addresses by the pages they map; what the processor raises becomes a signal. */

@@ -43,8 +43,10 @@ export class Scheduler {
     this.#choose = choose;
   }
 
-  /** What the kernel calls at its scheduling points. */
-  readonly point: SchedulingPoint = (where) => new Promise((resume) => this.#waiting.push({ where, resume }));
+  /** What the kernel calls at its scheduling points. Before the first task and after the last one nobody waits. */
+  readonly point: SchedulingPoint = async (where) => {
+    if (this.#alive.size > 0) await new Promise<void>((resume) => this.#waiting.push({ where, resume }));
+  };
 
   /** Adds a task; it begins when its turn comes. Its result is that of `work`. */
   start<T>(name: string, work: () => Promise<T>): Promise<T> {

@@ -101,7 +101,7 @@ describe('whoever else maps user memory', () => {
     await task.munmap(at + PAGE, PAGE);
     expect(watcher.take()).toEqual(['start 1-2', 'end 1-2']);
     const child = await task.fork();
-    expect(watcher.take()).toContain('start 2-4');
+    expect(watcher.take()).toEqual([expect.stringMatching(/^start -/), expect.stringMatching(/^end -/)]);
     await task.store(at + 2 * PAGE, bytesOf(2, 1));
     expect(watcher.take()).toEqual(['start 2-3', 'end 2-3']);
     await child.exit();
