@@ -60,6 +60,13 @@ const ANSWERS: ReadonlyMap<number, Answer> = new Map<number, Answer>([
           : supportedFlags(vm.technology, vm.options),
       ),
   ],
+  [
+    KVM_CAP.GUEST_MEMFD_MEMORY_ATTRIBUTES,
+    ({ options }, vm) => {
+      const converts = options.inPlaceConversion && (vm === null || vm.technology.supportsInPlace);
+      return converts ? Number(KVM_MEMORY_ATTRIBUTE_PRIVATE) : 0;
+    },
+  ],
   [KVM_CAP.VM_TYPES, vmTypes],
   [KVM_CAP.PRE_FAULT_MEMORY, 1],
 ]);

@@ -65,6 +65,7 @@ export async function convert(
     inode.life.check(why);
     if (isPrivate) {
       await inode.mapping.unmap(start, end);
+      if (inode.kernel.schedule !== null) await inode.kernel.schedule('gmem-convert');
       checkUnreferenced(inode, start, end);
     }
     await inode.invalidating(start, end, isPrivate ? 'shared' : 'private', why, async () => {

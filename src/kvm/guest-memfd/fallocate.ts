@@ -68,6 +68,6 @@ async function allocate(inode: GuestMemfdInode, start: number, end: number, task
     task.checkSignal();
     inode.page(index, task.lp.node, start, end);
     index += 2 ** inode.orderAt(index) - (index % 2 ** inode.orderAt(index));
-    await schedule?.('gmem-allocate');
+    if (schedule !== null) await schedule('gmem-allocate');
   }
 }

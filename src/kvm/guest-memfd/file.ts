@@ -54,7 +54,7 @@ export class GuestMemfdFile implements FileObject, PrivateBacking {
       sizeBytes: pages * PAGE_4K,
       blockSizeBytes: PAGE_4K,
       blocks: (allocatedPages * PAGE_4K) / 512,
-      links: 0,
+      links: 1,
     };
   }
 

@@ -172,6 +172,7 @@ export class GuestMemfdInode {
       await user.invalidateStart(slot, startGfn, endGfn, what, why);
     }
     try {
+      if (this.kernel.schedule !== null) await this.kernel.schedule('gmem-invalidate');
       await work();
     } finally {
       for (const { user, slot, startGfn, endGfn } of ranges) user.invalidateEnd(slot, startGfn, endGfn);
