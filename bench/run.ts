@@ -117,6 +117,24 @@ function trustDomains(): Row[] {
   ];
 }
 
+/** 50 times as many pages where they are large: the goal for conversions of 2 MiB. */
+const LARGE_PAGE_FACTOR = 50;
+const CONVERSIONS_PER_SECOND = 150_000;
+
+function conversions(): Row[] {
+  const row = (what: string, limit: number, ...args: string[]): Row => ({
+    what: `TD memory to shared and back, ${what}`,
+    measured: child('convert.ts', ...args).pagesPerSecond ?? 0,
+    unit: 'pages/s',
+    limit: ['>=', limit],
+  });
+  return [
+    row('4 KiB pages', CONVERSIONS_PER_SECOND, '4k'),
+    row('4 KiB pages, one epoch a zap', CONVERSIONS_PER_SECOND, '4k', 'zap'),
+    row('2 MiB pages', LARGE_PAGE_FACTOR * CONVERSIONS_PER_SECOND, '2m'),
+  ];
+}
+
 const rows: Row[] = [
   ...bringUp(2, 2, 2, 250),
   ...bringUp(16, 8, 20, 600),
@@ -124,6 +142,7 @@ const rows: Row[] = [
   measureOfImage(),
   ...sysRd(),
   ...trustDomains(),
+  ...conversions(),
 ];
 for (const { what, measured, unit, limit } of rows) {
   const figure = measured >= 1000 ? Math.round(measured).toLocaleString('en-US') : measured.toFixed(2);

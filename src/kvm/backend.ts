@@ -66,6 +66,8 @@ export interface Backend {
   zap(startGfn: number, endGfn: number, what: ZapKind): Promise<void>;
   /** True when `gfn` has a mapping of that kind, present or pending. */
   isMapped(gfn: number, isPrivate: boolean): boolean;
+  /** True when a 2 MiB mapping of that kind has `gfn`. Absent: all are of 4 KiB. */
+  isLarge?(gfn: number, isPrivate: boolean): boolean;
   /**
    * One entry, until the next exit that the kernel must see. `vcpu.cpu` is the processor; the backend leaves the guest
    * when `vcpu.isKicked`.

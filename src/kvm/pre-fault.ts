@@ -1,5 +1,5 @@
 /** KVM_PRE_FAULT_MEMORY: maps guest memory before the guest uses it (Linux host rules 3.6). */
-import { hex, PAGE_4K } from '../abi/address.ts';
+import { alignDown, hex, PAGE_2M, PAGE_4K } from '../abi/address.ts';
 import { KernelError } from '../abi/errno.ts';
 import { KVM_PRE_FAULT_MEMORY } from '../abi/kvm/structs.ts';
 import type { UserArg } from '../kernel/process/system-calls.ts';
@@ -26,8 +26,8 @@ export async function preFaultMemory(vcpu: Vcpu, arg: UserArg, task: Task): Prom
   try {
     while (done < size) {
       task.checkSignal();
-      await preFaultPage(vcpu, Number(gpa + done), task);
-      done += PAGE;
+      const end = BigInt(await preFaultPage(vcpu, Number(gpa + done), task));
+      done = end - gpa < size ? end - gpa : size;
     }
   } catch (error) {
     if (!(error instanceof KernelError) || done === 0n) throw error;
@@ -38,7 +38,8 @@ export async function preFaultMemory(vcpu: Vcpu, arg: UserArg, task: Task): Prom
   return 0;
 }
 
-async function preFaultPage(vcpu: Vcpu, gpa: number, task: Task): Promise<void> {
+/** Maps the page at `gpa`; returns where its mapping ends. */
+async function preFaultPage(vcpu: Vcpu, gpa: number, task: Task): Promise<number> {
   const { vm } = vcpu;
   vm.backend.checkPreFault();
   const gfn = Math.floor(gpa / PAGE_4K);
@@ -59,7 +60,10 @@ async function preFaultPage(vcpu: Vcpu, gpa: number, task: Task): Promise<void> 
     }
     const isPrivate = isPrivateFrame(vm, slot, gfn);
     const outcome = await resolveFault(vcpu, { gpa, isPrivate, isWrite: isPrivate }, task);
-    if (outcome === 'mapped') return;
+    if (outcome === 'mapped') {
+      const isLarge = vm.backend.isLarge?.(gfn, isPrivate) === true;
+      return alignDown(gpa, isLarge ? PAGE_2M : PAGE_4K) + (isLarge ? PAGE_2M : PAGE_4K);
+    }
     if (outcome === 'retry') {
       task.checkSignal();
       await vm.kernel.schedule?.('pre-fault');

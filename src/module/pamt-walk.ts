@@ -39,6 +39,11 @@ export class PamtWalk {
     this.#range = range;
   }
 
+  /** Type of `entry`, without making one. */
+  get type(): number {
+    return this.#table.types[this.#index]!;
+  }
+
   get entry(): PamtEntry {
     return new PamtEntry(this.#table, this.#index);
   }

@@ -12,21 +12,23 @@ import type { TdxModule } from '../tdx-module.ts';
 /** @internal */
 export const phymemPageWbinvd: Leaf = { handler: run };
 
+/** RCX bits 63:52, as bits of its upper half. */
+const HIGH_LIMIT = 2 ** 20;
+const BITS_OF_HALF = 32;
+
 function run(module: TdxModule, lp: LogicalProcessor): bigint {
-  const hpa = lp.regs.q[RCX]! & ~module.platform!.hkidMask;
-  if (hpa % BigInt(PAGE_4K) !== 0n || hpa >> 52n !== 0n)
-    return withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.RCX);
-  const address = Number(hpa);
+  const { hkidStartBit, maxPa } = module.platform!;
+  const low = lp.regs.d[2 * RCX]!;
+  const high = lp.regs.d[2 * RCX + 1]!;
+  if (low % PAGE_4K !== 0 || high >= HIGH_LIMIT) return withOperand(STATUS.TDX_OPERAND_INVALID, OPERAND.RCX);
+  const keyIdBits = ((1 << (maxPa - hkidStartBit)) - 1) << (hkidStartBit - BITS_OF_HALF);
+  const address = (high & ~keyIdBits) * 2 ** BITS_OF_HALF + low;
   const walk = module.pamt.walk(address, 'shared');
   if (walk === undefined) return withOperand(STATUS.TDX_OPERAND_ADDR_RANGE_ERROR, OPERAND.RCX);
   if (typeof walk === 'bigint') return withOperand(walk, OPERAND.RCX);
-  try {
-    if (walk.entry.type !== PAGE_TYPE.NDA || walk.block.isLent(address)) {
-      return withOperand(STATUS.TDX_PAGE_METADATA_INCORRECT, OPERAND.RCX);
-    }
-    lp.clflushPage(address);
-    return STATUS.TDX_SUCCESS;
-  } finally {
-    walk.release();
-  }
+  const isFree = walk.type === PAGE_TYPE.NDA && !walk.block.isLent(address);
+  walk.release();
+  if (!isFree) return withOperand(STATUS.TDX_PAGE_METADATA_INCORRECT, OPERAND.RCX);
+  lp.clflushPage(address);
+  return STATUS.TDX_SUCCESS;
 }

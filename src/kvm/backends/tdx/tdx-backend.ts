@@ -143,6 +143,10 @@ export class TdxBackend implements Backend {
     return this.#sharedEpt?.isMapped(gfn) === true;
   }
 
+  isLarge(gfn: number, isPrivate: boolean): boolean {
+    return isPrivate && this.ept.mirror.large(rangeOf(gfn)) !== undefined;
+  }
+
   enter(vcpu: Vcpu): Promise<VcpuExit> {
     if (this.td.vm.files.state === 'sealed') this.td.vm.files.advance('live');
     return enterTd(this, this.#of(vcpu));
