@@ -19,6 +19,8 @@ export class SoftwareContext implements GuestContext {
   readonly address: number;
   inject: GuestEvent | null = null;
   emulated: Uint8Array | null = null;
+  /** The guest has executed something. */
+  hasBegun = false;
   readonly #vcpu: Vcpu;
   readonly #stage: SecondStage;
   /** What the processor remembers of the second stage, by guest frame, however the tables change. */

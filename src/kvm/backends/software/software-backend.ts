@@ -72,9 +72,10 @@ export class SoftwareBackend implements Backend {
   }
 
   async enter(vcpu: Vcpu): Promise<VcpuExit> {
-    // Guests lie outside of guest memory, so only a VM without any fails where the first instruction is fetched.
-    if (this.#vm.slots.size === 0) return fetchFault(RESET_VECTOR);
     const context = this.#contexts.get(vcpu)!;
+    // Scripts lie outside of guest memory, so only a VM without any fails where the first instruction is fetched.
+    if (!context.hasBegun && this.#vm.slots.size === 0) return fetchFault(RESET_VECTOR);
+    context.hasBegun = true;
     if (vcpu.requests.delete('tlb-flush')) context.flushTlb();
     return decodeExit(vcpu, context, vcpu.lp.runGuest(context));
   }
