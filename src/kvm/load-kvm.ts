@@ -2,6 +2,7 @@
 import type { HostKernel } from '../kernel/host-kernel.ts';
 import type { Technology } from './backend.ts';
 import { PKVM, PKVM_UNPROTECTED } from './backends/pkvm/technologies.ts';
+import { SnpTechnology } from './backends/snp/technology.ts';
 import { PLAIN, SW_PROTECTED } from './backends/software/technologies.ts';
 import type { TdxOptions } from './backends/tdx/tdx-options.ts';
 import { TdxTechnology } from './backends/tdx/technology.ts';
@@ -20,7 +21,7 @@ export async function loadKvm(kernel: HostKernel, { tdx, ...options }: LoadOptio
   // A kernel below which a hypervisor runs enters no guest itself.
   const technologies: readonly Technology[] =
     kernel.machine.hypervisor === null
-      ? [PLAIN, SW_PROTECTED, new TdxTechnology(tdx), PKVM]
+      ? [PLAIN, SW_PROTECTED, new TdxTechnology(tdx), new SnpTechnology(), PKVM]
       : [PKVM_UNPROTECTED, PKVM];
   const kvm = await Kvm.load(kernel, { ...DEFAULT_KVM_OPTIONS, ...options }, technologies);
   kernel.devices.register('/dev/kvm', () => new KvmDevice(kvm));

@@ -40,8 +40,8 @@ const SMRR_VALID = 1n << 11n;
 const L3_SHARING_SHIFT = 14;
 const L3_SHARING = 0xfff << L3_SHARING_SHIFT;
 
-/** CPUID(0x8000001F).EAX: SME, SEV, SEV-ES, SNP, VMPLs, coherent caches. */
-const SEV_FEATURES = 0x43b;
+/** CPUID(0x8000001F).EAX: SME, SEV, SEV-ES, SNP, VMPLs, coherent caches, DebugSwap. */
+const SEV_FEATURES = 0x443b;
 
 /** CPUID by `leaf.subleaf`, with `*` for any subleaf. @public */
 export type CpuidTable = Map<string, CpuidResult>;

@@ -42,7 +42,9 @@ const NON_AUTOMATIC: ReadonlyMap<number, number> = new Map([
   [EXIT.WRMSR, GHCB_EXIT.MSR],
   [EXIT.VMCALL, GHCB_EXIT.VMMCALL],
 ]);
-const LENGTH = { vmgexit: 4, pvalidate: 4 } as const;
+/** Exits behind the instruction: HLT, VMGEXIT. */
+const COMPLETED_BY_EXIT: ReadonlySet<number> = new Set([EXIT.HLT, EXIT.VMCALL]);
+const VMGEXIT_LENGTH = 4;
 const CARRY = 1n;
 const TWO_32 = 0x1_0000_0000n;
 
@@ -52,6 +54,8 @@ export function vmrun(lp: LogicalProcessor, vmcb: SnpVmcb): GuestExit {
   if (!hasUsableVmsa(lp, snp, vmcb)) return exitOf(EXIT.ENTRY_FAILED_GUEST_STATE);
   const context = new SnpGuestContext(lp, snp, vmcb);
   const exit = lp.runGuest(context);
+  // The host cannot move the guest on, so the processor does where the instruction is done with the exit.
+  if (COMPLETED_BY_EXIT.has(exit.reason)) context.rip += BigInt(exit.instructionLengthBytes);
   context.store();
   return exit;
 }
@@ -143,7 +147,7 @@ class SnpGuestContext implements GuestContext {
   instruction(name: string, { q }: Registers): GuestExit | GuestEvent | 'done' {
     switch (name) {
       case 'vmgexit':
-        return exitOf(EXIT.VMCALL, LENGTH.vmgexit);
+        return exitOf(EXIT.VMCALL, VMGEXIT_LENGTH);
       case 'wrmsr-ghcb':
         this.#vmcb.ghcb = q[RDX]! * TWO_32 + (q[RAX]! % TWO_32);
         return 'done';
