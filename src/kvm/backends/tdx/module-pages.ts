@@ -100,8 +100,10 @@ export class ModulePages {
   /** Gives up `pages` pages from `page` on. A guest's pages keep a reference, so that their file does not free them. */
   leak(page: number, kind: string, why: string, pages = 1): void {
     const { pageRefs } = this.#kernel;
-    for (let pfn = page / PAGE_4K; pfn < page / PAGE_4K + pages; pfn++) {
-      if (pageRefs.count(pfn) > 0) pageRefs.get(pfn);
+    for (let pfn = page / PAGE_4K; kind === 'guest' && pfn < page / PAGE_4K + pages; pfn++) {
+      // Pages of a file are not counted before somebody else refers to them.
+      if (pageRefs.count(pfn) === 0) pageRefs.adopt(pfn);
+      pageRefs.get(pfn);
     }
     this.leaked.push({ address: page, pages, kind, why });
     this.#kernel.log.write(
