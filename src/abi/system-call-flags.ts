@@ -29,6 +29,7 @@ export const FALLOC_FL = {
   ZERO_RANGE: 0x10,
   INSERT_RANGE: 0x20,
   UNSHARE_RANGE: 0x40,
+  WRITE_ZEROES: 0x80,
 } as const;
 
 /** Advice to madvise. @public */

@@ -20,7 +20,7 @@ describe.each(SUBJECTS)('guest_memfd_test on $name', ({ start, skipped }) => {
       const subject = await start();
       await body(subject.session);
       await subject.session.end();
-      subject.expectBalanced();
+      await subject.expectBalanced();
     });
   };
   /** Runs with a file of `SIZE` bytes, once for every set of flags the technology takes. */

@@ -17,6 +17,8 @@ export interface Quirks {
   readonly isReal?: boolean;
   /** A range of the file that another slot has is EINVAL, not EEXIST. */
   readonly fileOverlapIsInvalid?: boolean;
+  /** mbind sets the policy of the mapping, not of the pages of the file. */
+  readonly policiesOfMappings?: boolean;
   /** Up to Linux 6.18 a sum of offset and size that overflows 63 bits is taken for one inside the file. */
   readonly bindsAtLastOffset?: boolean;
 }

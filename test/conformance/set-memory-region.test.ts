@@ -17,7 +17,7 @@ describe.each(SUBJECTS)('set_memory_region_test on $name', ({ start, skipped }) 
         const subject = await start();
         await body(subject.session);
         await subject.session.end();
-        subject.expectBalanced();
+        await subject.expectBalanced();
       },
       timeoutMs,
     );

@@ -1,16 +1,71 @@
 /** Kernels that the conformance cases run on: the model with each backend, and the one that runs the tests. */
 import { accessSync, constants } from 'node:fs';
 import { release } from 'node:os';
+import { expect } from 'vitest';
+import { KVM_VM_TYPE } from '../../src/abi/kvm/vm-types.ts';
+import { startProcess } from '../../src/kernel/process/process.ts';
+import type { Task } from '../../src/kernel/process/task.ts';
+import { createHost, type Host, type HostOptions } from '../../src/lab/host.ts';
+import { type KvmHost, startKvm } from '../../src/lab/kvm-host.ts';
+import { genoaMachine } from '../../src/lab/machines/genoa.ts';
+import type { MachineDescription } from '../../src/machine/description.ts';
+import { TINY } from '../kernel/tiny-machine.ts';
 import { isLinux, LinuxSystemCalls } from '../support/linux-system-calls.ts';
 import { type Quirks, Session } from './session.ts';
+
+/** The modelled kernel behind a session, for what user space cannot do: attach guests, look at accounts. */
+export interface ModelSide {
+  readonly host: Host;
+  readonly kvmHost: KvmHost;
+  readonly task: Task;
+}
+
+export interface Started {
+  readonly session: Session;
+  /** Null on the real kernel. */
+  readonly model: ModelSide | null;
+  /** Everything that the session had is back. */
+  readonly expectBalanced: () => Promise<void>;
+}
 
 export interface Subject {
   readonly name: string;
   /** Why it cannot run here; null where it can. */
   readonly skipped: string | null;
-  readonly start: () => Promise<{ readonly session: Session; readonly expectBalanced: () => void }>;
+  readonly start: () => Promise<Started>;
 }
 
+function model(
+  name: string,
+  vmType: number,
+  description: MachineDescription,
+  options: HostOptions = {},
+): Subject {
+  const start = async (): Promise<Started> => {
+    const host = createHost(description, options);
+    await host.kernel.boot();
+    const kvmHost = await startKvm(host);
+    const before = accounts(host);
+    const task = startProcess(host.kernel);
+    return {
+      session: new Session(task, vmType, 2),
+      model: { host, kvmHost, task },
+      expectBalanced: async () => {
+        await task.exit();
+        expect(accounts(host)).toEqual(before);
+      },
+    };
+  };
+  return { name, skipped: null, start };
+}
+
+function accounts({ kernel }: Host): unknown {
+  kernel.allocator.audit();
+  const used = kernel.allocator.accounts().reduce((sum, node) => sum + node.used, 0);
+  return { used, objects: kernel.openObjects.all, keyIds: kernel.keyIds.current };
+}
+
+const TDX_OFF: MachineDescription = { ...TINY, keyIds: null, seamrr: null, module: null };
 const LINUX_PATH = '/dev/kvm';
 
 function noKvm(): string | null {
@@ -32,16 +87,27 @@ const QUIRKS: Quirks = {
   isReal: true,
   bindsAtLastOffset: isBefore(7),
   fileOverlapIsInvalid: isBefore(7),
+  policiesOfMappings: isBefore(7),
 };
 
 const skipped = noKvm();
-const linux: Subject = {
+
+/** The kernel that runs the tests. */
+export const LINUX: Subject = {
   name: skipped === null ? 'the real kernel' : `the real kernel, skipped: ${skipped}`,
   skipped,
   start: async () => ({
-    session: new Session(new LinuxSystemCalls(), 0, 1, QUIRKS),
-    expectBalanced: () => {},
+    session: new Session(new LinuxSystemCalls(), KVM_VM_TYPE.DEFAULT, 1, QUIRKS),
+    model: null,
+    expectBalanced: async () => {},
   }),
 };
 
-export const SUBJECTS: readonly Subject[] = [linux];
+/** VMs of the default type on a host without TDX. */
+export const PLAIN = model('plain', KVM_VM_TYPE.DEFAULT, TDX_OFF);
+export const SW_PROTECTED = model('sw-protected', KVM_VM_TYPE.SW_PROTECTED, TDX_OFF);
+export const TDX = model('tdx', KVM_VM_TYPE.TDX, TINY);
+export const SNP = model('snp', KVM_VM_TYPE.SNP, genoaMachine({ nodes: 2 }));
+export const PKVM = model('pkvm', KVM_VM_TYPE.ARM_PROTECTED, TDX_OFF, { hypervisor: 'pkvm' });
+
+export const SUBJECTS: readonly Subject[] = [PLAIN, SW_PROTECTED, TDX, SNP, PKVM, LINUX];

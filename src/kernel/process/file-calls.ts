@@ -71,9 +71,10 @@ const FALLOCATE_MODES: ReadonlySet<number> = new Set([
   FALLOC_FL.ZERO_RANGE,
   FALLOC_FL.INSERT_RANGE,
   FALLOC_FL.UNSHARE_RANGE,
+  FALLOC_FL.WRITE_ZEROES,
 ]);
-/** Modes that change the size of the file, and so cannot keep it. */
-const RESIZING = FALLOC_FL.COLLAPSE_RANGE | FALLOC_FL.INSERT_RANGE;
+/** Modes that may change the size of the file, and so cannot be told to keep it. */
+const RESIZING = FALLOC_FL.COLLAPSE_RANGE | FALLOC_FL.INSERT_RANGE | FALLOC_FL.WRITE_ZEROES;
 
 /** @internal */
 export function fallocate(
