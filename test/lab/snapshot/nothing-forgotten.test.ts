@@ -16,6 +16,7 @@ const NOT_SAVED: Readonly<Record<string, string>> = {
   CpuException: 'thrown and caught within a call',
   MachineCheck: 'thrown and caught within a call',
   RmpFault: 'thrown and caught within a call',
+  SnpGuestContext: 'lasts as long as a VM entry',
   FrameStore: 'PhysicalMemory saves the contents; where they lie is nobody else’s business',
   SharexLock: 'whoever has the lock saves its word',
   MutexLock: 'whoever has the lock saves its word',
@@ -147,7 +148,7 @@ const RESTORED_ELSEWHERE: Readonly<Record<string, string>> = {
 const STORES = ['pamt.ts: CONTENTS', 'measurement.ts: RUNNING'];
 
 /** Of the names of all saved fields. When it changes, so has the shape of the state: raise SAVED_HOST_FORMAT. */
-const FIELDS_DIGEST = 'eddc140795fd';
+const FIELDS_DIGEST = 'dd75fc6e12a4';
 
 interface SourceFile {
   readonly name: string;
@@ -254,6 +255,6 @@ describe('a saved host', () => {
         .map((field) => `${name}.${field}`),
     );
     const digest = createHash('sha256').update(fields.sort().join()).digest('hex').slice(0, 12);
-    expect(`format ${SAVED_HOST_FORMAT}: ${digest}`).toBe(`format 1: ${FIELDS_DIGEST}`);
+    expect(`format ${SAVED_HOST_FORMAT}: ${digest}`).toBe(`format 2: ${FIELDS_DIGEST}`);
   });
 });
