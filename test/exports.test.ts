@@ -18,6 +18,7 @@ const ENTRY_POINTS: Readonly<Record<string, readonly string[]>> = {
   './kernel': ['HostKernel', 'Sysfs', 'constructTdmrs', 'DEFAULT_POLICY'],
   './kvm': ['loadKvm', 'Vm', 'Vcpu', 'PLAIN', 'SW_PROTECTED'],
   './module': ['TdxModule', 'RELEASES', 'loadModule', 'SeamLoader'],
+  './hypervisor': ['PkvmHypervisor', 'Ownership', 'PAGE_STATE'],
   './vmm': ['readTdvf', 'measureImage', 'layOutTd', 'buildTdHob'],
   './lab': ['createHost', 'planHost', 'explain', 'replayFiles'],
 };

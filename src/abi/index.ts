@@ -22,6 +22,7 @@ export * from './msr-policy.ts';
 export * from './op-states.ts';
 export * from './operands.ts';
 export * from './page-types.ts';
+export * from './pkvm.ts';
 export * from './ranges.ts';
 export * from './registers.ts';
 export * from './seam-sigstruct.ts';

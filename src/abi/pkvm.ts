@@ -89,7 +89,7 @@ export const SMCCC = { success: 0, notSupported: -1, invalidParameter: -3 } as c
 export const SMCCC_VERSION = 0x1_0001;
 
 /** Permissions of a guest's mapping, bits. @public */
-export const PROT = { read: 1, write: 2, execute: 4, all: 7 } as const;
+export const GUEST_PROT = { read: 1, write: 2, execute: 4, all: 7 } as const;
 
 /** Pages a host donates for the state of a VM, and of a vCPU. @public */
 export const HYP_VM_PAGES = 1;

@@ -3,7 +3,7 @@
  * place. Descriptors are those of the architecture (4 KiB granule); software bits 55 and 56 hold the page's state.
  */
 import { PAGE_4K } from '../abi/address.ts';
-import { PROT, stage2RootPages } from '../abi/pkvm.ts';
+import { GUEST_PROT, stage2RootPages } from '../abi/pkvm.ts';
 import type { PhysicalMemory } from '../machine/memory.ts';
 import { PAGE_STATE, type PageState } from './page-state.ts';
 
@@ -33,7 +33,7 @@ export interface GuestLeaf {
   readonly gfn: number;
   /** 1, or 512 for a block. */
   readonly pages: number;
-  /** PROT bits. */
+  /** GUEST_PROT bits. */
   readonly prot: number;
   /** Nothing is mapped because the guest said that devices are here. */
   readonly isMmio: boolean;
@@ -74,9 +74,9 @@ export class GuestStage2 {
       return { state, pfn: 0, gfn: first, pages, prot: 0, isMmio: high === MMIO };
     }
     const prot =
-      ((low & READ) === 0 ? 0 : PROT.read) |
-      ((low & WRITE) === 0 ? 0 : PROT.write) |
-      ((high & EXECUTE_NEVER) === 0 ? PROT.execute : 0);
+      ((low & READ) === 0 ? 0 : GUEST_PROT.read) |
+      ((low & WRITE) === 0 ? 0 : GUEST_PROT.write) |
+      ((high & EXECUTE_NEVER) === 0 ? GUEST_PROT.execute : 0);
     const state = ((high >>> STATE_SHIFT) & 3) as PageState;
     return { state, pfn: outputPfn(low, high), gfn: first, pages, prot, isMmio: false };
   }
@@ -115,9 +115,9 @@ export class GuestStage2 {
       VALID |
       ACCESSED |
       (pages === 1 ? TABLE_OR_PAGE : 0) |
-      ((prot & PROT.read) === 0 ? 0 : READ) |
-      ((prot & PROT.write) === 0 ? 0 : WRITE);
-    const high = (state << STATE_SHIFT) | ((prot & PROT.execute) === 0 ? EXECUTE_NEVER : 0);
+      ((prot & GUEST_PROT.read) === 0 ? 0 : READ) |
+      ((prot & GUEST_PROT.write) === 0 ? 0 : WRITE);
+    const high = (state << STATE_SHIFT) | ((prot & GUEST_PROT.execute) === 0 ? EXECUTE_NEVER : 0);
     this.#write(table, index, low | lowAddress(pfn), high | highAddress(pfn));
     return replaced ? outputPfn(oldLow, oldHigh) : undefined;
   }

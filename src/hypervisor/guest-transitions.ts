@@ -1,7 +1,7 @@
 /** Ownership of memory between host and guests. As in ownership.ts, a refusal is a negative errno and changes nothing. */
 import { offsetIn } from '../abi/address.ts';
 import { ERRNO } from '../abi/errno.ts';
-import { PROT } from '../abi/pkvm.ts';
+import { GUEST_PROT } from '../abi/pkvm.ts';
 import type { GuestLeaf } from './guest-stage2.ts';
 import type { Ownership } from './ownership.ts';
 import { PAGE_STATE } from './page-state.ts';
@@ -28,7 +28,7 @@ export function hostDonateGuest(
   if (refused !== 0) return refused;
   for (let i = 0; i < pages; i++) o.states.giveToGuest(pfn + i, vm.handle, gfn + i);
   o.hostStage2.unmap(pfn, pages);
-  mapGuest(vcpu, gfn, pages, pfn, PROT.all, OWNED);
+  mapGuest(vcpu, gfn, pages, pfn, GUEST_PROT.all, OWNED);
   return 0;
 }
 
@@ -42,7 +42,7 @@ export function hostShareGuest(
   prot: number,
 ): number {
   const { vm } = vcpu;
-  if (prot > PROT.all) return -ERRNO.EINVAL;
+  if (prot > GUEST_PROT.all) return -ERRNO.EINVAL;
   const refused = checkSize(vm, pfn, gfn, pages) || (o.isMemory(pfn, pages) ? 0 : -ERRNO.EPERM);
   if (refused !== 0) return refused;
   if (!vm.stage2.isEmpty(gfn, pages)) return -ERRNO.EPERM;
@@ -75,7 +75,7 @@ export function hostUnshareGuest(o: Ownership, vm: HypVm, gfn: number, pages: nu
 export function hostRelaxPerms(vcpu: HypVcpu, gfn: number, prot: number): number {
   const { vm } = vcpu;
   if (vm.isProtected) return -ERRNO.EPERM;
-  if (prot > PROT.all || !vm.stage2.holds(gfn)) return -ERRNO.EINVAL;
+  if (prot > GUEST_PROT.all || !vm.stage2.holds(gfn)) return -ERRNO.EINVAL;
   const leaf = vm.stage2.leaf(gfn);
   if (leaf.state !== SHARED_BORROWED) return -ERRNO.ENOENT;
   mapGuest(vcpu, leaf.gfn, leaf.pages, leaf.pfn, leaf.prot | prot, leaf.state);
@@ -87,7 +87,7 @@ export function hostWrprotect(vm: HypVm, gfn: number, pages: number): number {
   if (vm.isProtected) return -ERRNO.EPERM;
   const leaf = findShared(vm, gfn, pages);
   if (typeof leaf === 'number') return leaf;
-  vm.stage2.map(leaf.gfn, pages, leaf.pfn, leaf.prot & ~PROT.write, leaf.state, noTable);
+  vm.stage2.map(leaf.gfn, pages, leaf.pfn, leaf.prot & ~GUEST_PROT.write, leaf.state, noTable);
   return 0;
 }
 
@@ -109,7 +109,7 @@ export function guestShareHost(o: Ownership, vm: HypVm, gfn: number): number {
   const leaf = findPage(vm, gfn);
   if (typeof leaf === 'number') return leaf;
   if (leaf.state !== OWNED || o.checkHost(leaf.pfn, 1, NOPAGE) !== 0) return -ERRNO.EPERM;
-  vm.stage2.map(gfn, 1, leaf.pfn, PROT.all, SHARED_OWNED, noTable);
+  vm.stage2.map(gfn, 1, leaf.pfn, GUEST_PROT.all, SHARED_OWNED, noTable);
   o.states.setHost(leaf.pfn, SHARED_BORROWED);
   o.hostStage2.map(leaf.pfn, 1);
   return 0;
@@ -122,7 +122,7 @@ export function guestUnshareHost(o: Ownership, vm: HypVm, gfn: number): number {
   if (leaf.state !== SHARED_OWNED || o.checkHost(leaf.pfn, 1, SHARED_BORROWED) !== 0) return -ERRNO.EPERM;
   o.states.giveToGuest(leaf.pfn, vm.handle, gfn);
   o.hostStage2.unmap(leaf.pfn, 1);
-  vm.stage2.map(gfn, 1, leaf.pfn, PROT.all, OWNED, noTable);
+  vm.stage2.map(gfn, 1, leaf.pfn, GUEST_PROT.all, OWNED, noTable);
   return 0;
 }
 

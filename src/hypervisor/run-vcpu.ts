@@ -4,9 +4,9 @@ import { ERRNO } from '../abi/errno.ts';
 import {
   CALL_NEEDS,
   GUEST_CALL,
+  GUEST_PROT,
   HOST_VCPU,
   HOST_VCPU_DATA,
-  PROT,
   SMCCC,
   setSignedRegister,
   X,
@@ -37,7 +37,7 @@ const ACCESS_READ = 1n;
 const ACCESS_WRITE = 2n;
 /** Exit qualification of a stage-2 fault, as on other machines: read, write, fetch. */
 const QUALIFICATION = { read: 1n, write: 2n, execute: 4n } as const;
-const NEEDED = { read: PROT.read, write: PROT.write, execute: PROT.execute } as const;
+const NEEDED = { read: GUEST_PROT.read, write: GUEST_PROT.write, execute: GUEST_PROT.execute } as const;
 
 /** Runs the guest until something must go to the host. @internal */
 export function runVcpu(o: Ownership, vcpu: HypVcpu, lp: LogicalProcessor): number {

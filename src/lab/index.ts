@@ -3,6 +3,7 @@ export * from './explain/explain.ts';
 export * from './explain/explanation.ts';
 export * from './fail-at.ts';
 export * from './guest/flow.ts';
+export * from './guest/pkvm-guest.ts';
 export * from './guest/program.ts';
 export * from './guest/programs.ts';
 export * from './guest/scripted-guests.ts';

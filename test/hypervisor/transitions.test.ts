@@ -1,7 +1,7 @@
 /** Every transition from every situation a page can be in: what it answers, and what it leaves behind. */
 import { describe, expect, it } from 'vitest';
 import { GIB, PAGE_4K } from '../../src/abi/address.ts';
-import { errnoOf, HOST_CALL, PROT } from '../../src/abi/pkvm.ts';
+import { errnoOf, GUEST_PROT, HOST_CALL } from '../../src/abi/pkvm.ts';
 import {
   guestShareHost,
   guestUnshareHost,
@@ -80,9 +80,9 @@ const OPERATIONS = {
   donateElsewhere: ({ host, pvm, pfn }: Scene) =>
     hostDonateGuest(host.ownership, host.vcpu(pvm), pfn, OTHER_GFN, 1),
   share: ({ host, npvm, pfn }: Scene) =>
-    hostShareGuest(host.ownership, host.vcpu(npvm), pfn, GFN, 1, PROT.all),
+    hostShareGuest(host.ownership, host.vcpu(npvm), pfn, GFN, 1, GUEST_PROT.all),
   shareElsewhere: ({ host, npvm, pfn }: Scene) =>
-    hostShareGuest(host.ownership, host.vcpu(npvm), pfn, OTHER_GFN, 1, PROT.all),
+    hostShareGuest(host.ownership, host.vcpu(npvm), pfn, OTHER_GFN, 1, GUEST_PROT.all),
   unshare: ({ host, npvm }: Scene) => hostUnshareGuest(host.ownership, npvm.hyp, GFN, 1),
   guestShare: ({ host, pvm }: Scene) => guestShareHost(host.ownership, pvm.hyp, GFN),
   guestUnshare: ({ host, pvm }: Scene) => guestUnshareHost(host.ownership, pvm.hyp, GFN),

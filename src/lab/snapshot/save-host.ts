@@ -19,7 +19,7 @@ function stateOf({ machine, kernel }: Pick<Host, 'machine' | 'kernel'>) {
 
 /**
  * The host as bytes for a file. Throws InputError while a vCPU is entered, TDX initialisation is under way or processes
- * run: what they are in the middle of cannot be written down.
+ * run: what they are in the middle of cannot be written down; and for a host with a hypervisor below its kernel.
  * @public
  */
 export function saveHost(host: Pick<Host, 'machine' | 'kernel'>): Uint8Array {
@@ -28,6 +28,11 @@ export function saveHost(host: Pick<Host, 'machine' | 'kernel'>): Uint8Array {
   if (entered !== undefined) {
     throw new InputError(
       `the host cannot be saved while vCPU ${hex(entered.address)} is entered on LP ${entered.lp.index}; save it after the TD exit`,
+    );
+  }
+  if (host.machine.hypervisor !== null) {
+    throw new InputError(
+      `the host cannot be saved: what the hypervisor ${host.machine.hypervisor.name} keeps is no part of a saved host`,
     );
   }
   if (host.kernel.isEnabling) {

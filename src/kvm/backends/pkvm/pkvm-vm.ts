@@ -4,10 +4,10 @@ import { ERRNO, KernelError } from '../../../abi/errno.ts';
 import {
   DEFAULT_IPA_BITS,
   errnoOf,
+  GUEST_PROT,
   HOST_CALL,
   HOST_VM,
   HYP_VM_PAGES,
-  PROT,
   stage2RootPages,
 } from '../../../abi/pkvm.ts';
 import type { HostKernel } from '../../../kernel/host-kernel.ts';
@@ -73,7 +73,7 @@ export class PkvmVm {
   /** Gives pages to the guest, or lends them. Throws EFAULT for one that was taken from the guest, ENOMEM. */
   map({ gfn, pfn, level, writable, isPrivate }: MapRequest, vcpu: PkvmVcpu, lp: LogicalProcessor): void {
     const pages = BLOCK_PAGES ** level;
-    const prot = writable ? PROT.all : PROT.read | PROT.execute;
+    const prot = writable ? GUEST_PROT.all : GUEST_PROT.read | GUEST_PROT.execute;
     const old = this.mappings.find(gfn);
     if (old !== undefined && this.#relax(old, vcpu, lp, gfn, pfn, prot, writable)) return;
     vcpu.topUp(lp);
