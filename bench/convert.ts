@@ -4,8 +4,6 @@
  * epoch for all pages of a call instead of one for each. Prints 4 KiB pages converted per second as JSON.
  */
 import { GIB, PAGE_2M, PAGE_4K } from '../src/abi/address.ts';
-import { KVM } from '../src/abi/kvm/ioctl.ts';
-import { KVM_PRE_FAULT_MEMORY } from '../src/abi/kvm/structs.ts';
 import { account, GUEST_MEMORY, tdxHost, UserTd } from '../test/kvm/backends/tdx/user-td.ts';
 
 const CHUNK_PAGES = PAGE_2M / PAGE_4K;
@@ -21,8 +19,6 @@ const host = await tdxHost({
 const before = account(host);
 const td = await UserTd.build(host, PAGES);
 await td.finalize();
-const [vcpu] = td.vcpus;
-if (vcpu === undefined) throw new Error('the TD has no vCPU');
 
 async function eachChunk(work: (gpa: number) => Promise<unknown>): Promise<number> {
   const begin = performance.now();
@@ -30,12 +26,8 @@ async function eachChunk(work: (gpa: number) => Promise<unknown>): Promise<numbe
   return performance.now() - begin;
 }
 
-async function preFault(gpa: number): Promise<void> {
-  const range = KVM_PRE_FAULT_MEMORY.encode({ gpa: BigInt(gpa), size: BigInt(PAGE_2M) });
-  await vcpu!.task.ioctl(vcpu!.fd, KVM.PRE_FAULT_MEMORY, range);
-}
-
-const toPrivate = (gpa: number) => td.setPrivate(gpa, CHUNK_PAGES, true).then(() => preFault(gpa));
+const toPrivate = (gpa: number) =>
+  td.setPrivate(gpa, CHUNK_PAGES, true).then(() => td.preFault(gpa, CHUNK_PAGES));
 const toShared = (gpa: number) =>
   td.setPrivate(gpa, CHUNK_PAGES, false).then(() => td.punch(gpa, CHUNK_PAGES));
 

@@ -9,7 +9,7 @@ import { seamcall, setOperands } from '../../../kernel/seamcall.ts';
 import { guestCpuid } from '../../guest-cpuid.ts';
 import { invalid, type TdxCommand } from './command.ts';
 import { VP_FIELD, writeVcpuField } from './metadata.ts';
-import { POSTED_INTERRUPT_VECTOR } from './posted-interrupts.ts';
+import { POSTED_INTERRUPT_BYTES, POSTED_INTERRUPT_VECTOR } from './posted-interrupts.ts';
 import { bugOn, tdCall, VP_INIT_V1 } from './td-call.ts';
 import type { TdxVcpu } from './tdx-vcpu.ts';
 
@@ -31,6 +31,8 @@ export async function initVcpu(vcpu: TdxVcpu, task: Task, { flags, data }: TdxCo
   }
   const cpu = task.kernel.cpus[task.cpu]!;
   const { host, vm } = vcpu.td;
+  vcpu.postedInterrupts ||= host.pages.alloc('posted interrupts');
+  cpu.lp.store(vcpu.postedInterrupts, new Uint8Array(POSTED_INTERRUPT_BYTES));
   createVcpu(vcpu, cpu);
   await vm.mmuLock.run(() => {
     setOperands(cpu, vcpu.tdvpr);
@@ -40,8 +42,6 @@ export async function initVcpu(vcpu: TdxVcpu, task: Task, { flags, data }: TdxCo
     const status = seamcall(cpu, VP_INIT_V1);
     if (status !== STATUS.TDX_SUCCESS) throw bugOn(vm, TDH.vpInit, status);
   });
-  vcpu.postedInterrupts = host.pages.alloc('posted interrupts');
-  cpu.lp.store(vcpu.postedInterrupts, new Uint8Array(64));
   writeVcpuField(vcpu, cpu, VP_FIELD.POSTED_INTERRUPT_VECTOR, BigInt(POSTED_INTERRUPT_VECTOR), 0xffffn);
   writeVcpuField(vcpu, cpu, VP_FIELD.POSTED_INTERRUPT_DESCRIPTOR, BigInt(vcpu.postedInterrupts));
   writeVcpuField(

@@ -34,17 +34,18 @@ export function readTdField(td: TrustDomain, cpu: Cpu, field: bigint): bigint | 
   return seamcall(cpu, TDH.mngRd) === STATUS.TDX_SUCCESS ? q[R8]! : null;
 }
 
-/** VP.RD. Throws EIO with the VM broken. @internal */
+/** VP.RD; 0, with the VM broken, when the module refuses. @internal */
 export function readVcpuField({ td, tdvpr }: TdxVcpu, cpu: Cpu, field: bigint): bigint {
   setOperands(cpu, tdvpr);
   const { q } = cpu.lp.regs;
   q[RDX] = field;
   const status = seamcall(cpu, TDH.vpRd);
   if (status === STATUS.TDX_SUCCESS) return q[R8]!;
-  throw failed(td, 'TDH.VP.RD', field, status);
+  failed(td, 'TDH.VP.RD', field, status);
+  return 0n;
 }
 
-/** VP.WR of the bits in `mask`. Throws EIO with the VM broken. @internal */
+/** VP.WR of the bits in `mask`. The VM is broken when the module refuses, and what KVM is doing goes on. @internal */
 export function writeVcpuField(vcpu: TdxVcpu, cpu: Cpu, field: bigint, value: bigint, mask = ALL): void {
   setOperands(cpu, vcpu.tdvpr);
   const { q } = cpu.lp.regs;
@@ -52,13 +53,13 @@ export function writeVcpuField(vcpu: TdxVcpu, cpu: Cpu, field: bigint, value: bi
   q[R8] = value;
   q[R9] = mask;
   const status = seamcall(cpu, TDH.vpWr);
-  if (status !== STATUS.TDX_SUCCESS) throw failed(vcpu.td, 'TDH.VP.WR', field, status);
+  if (status !== STATUS.TDX_SUCCESS) failed(vcpu.td, 'TDH.VP.WR', field, status);
 }
 
 const ALL = 0xffff_ffff_ffff_ffffn;
 
-function failed({ vm }: TrustDomain, leaf: string, field: bigint, status: bigint): Error {
+function failed({ vm }: TrustDomain, leaf: string, field: bigint, status: bigint): void {
   const text = `${leaf} of field 0x${field.toString(16)} failed: ${formatStatus(status)}`;
   vm.kernel.log.write('err', KVM_PREFIX, text, 'kvm-metadata-failed');
-  return vm.bug(text, { field, status });
+  vm.bug(text, { field, status });
 }

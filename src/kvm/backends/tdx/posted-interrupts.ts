@@ -5,6 +5,8 @@ import type { TdxVcpu } from './tdx-vcpu.ts';
 /** Vector that tells a processor to look at the descriptor of the vCPU it runs. @internal */
 export const POSTED_INTERRUPT_VECTOR = 0xf2;
 
+/** Bytes of a descriptor. @internal */
+export const POSTED_INTERRUPT_BYTES = 64;
 /** Descriptor (Intel SDM volume 3, posted-interrupt processing): a bit per vector, then "outstanding notification". */
 const PIR_BYTES = 32;
 const ON = 1;

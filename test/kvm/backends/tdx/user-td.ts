@@ -17,6 +17,7 @@ import {
   KVM_MEM,
   KVM_MEMORY_ATTRIBUTE_PRIVATE,
   KVM_MEMORY_ATTRIBUTES,
+  KVM_PRE_FAULT_MEMORY,
   KVM_USERSPACE_MEMORY_REGION2,
 } from '../../../../src/abi/kvm/structs.ts';
 import {
@@ -231,6 +232,12 @@ export class UserTd {
       attributes,
     });
     return this.task.ioctl(this.vm, KVM.SET_MEMORY_ATTRIBUTES, bytes);
+  }
+
+  /** KVM_PRE_FAULT_MEMORY by vCPU 0. */
+  async preFault(gpa: number, pages: number): Promise<void> {
+    const range = KVM_PRE_FAULT_MEMORY.encode({ gpa: BigInt(gpa), size: BigInt(pages * PAGE_4K) });
+    await this.vcpus[0]!.task.ioctl(this.vcpus[0]!.fd, KVM.PRE_FAULT_MEMORY, range);
   }
 
   /** KVM_TDX_INIT_MEM_REGION of the given contents; `measured` extends MRTD by them. */
