@@ -1,7 +1,14 @@
 /** Flags of the system calls that memory and files need. Numbers are Linux's for x86-64. */
 
 /** Flags of open. @public */
-export const O = { RDONLY: 0, WRONLY: 1, RDWR: 2, ACCMODE: 3, CLOEXEC: 0x8_0000 } as const;
+export const O = {
+  RDONLY: 0,
+  WRONLY: 1,
+  RDWR: 2,
+  ACCMODE: 3,
+  LARGEFILE: 0x8000,
+  CLOEXEC: 0x8_0000,
+} as const;
 
 /** Protection of a mapping. @public */
 export const PROT = { NONE: 0, READ: 1, WRITE: 2, EXEC: 4 } as const;
@@ -49,8 +56,15 @@ export const MADV = {
   COLLAPSE: 25,
 } as const;
 
-/** Flags of memfd_create; INACCESSIBLE was proposed with the first file-based private memory of KVM. @public */
-export const MFD = { CLOEXEC: 0x1, ALLOW_SEALING: 0x2, INACCESSIBLE: 0x8 } as const;
+/** Flags of memfd_create. @public */
+export const MFD = {
+  CLOEXEC: 0x1,
+  ALLOW_SEALING: 0x2,
+  NOEXEC_SEAL: 0x8,
+  EXEC: 0x10,
+  /** In kernels with the design before guest_memfd, proposed in 2022; later its bit became NOEXEC_SEAL. */
+  INACCESSIBLE: 0x8,
+} as const;
 
 /** Memory policies of mbind and get_mempolicy. @public */
 export const MPOL = {
@@ -60,6 +74,7 @@ export const MPOL = {
   INTERLEAVE: 3,
   LOCAL: 4,
   PREFERRED_MANY: 5,
+  WEIGHTED_INTERLEAVE: 6,
 } as const;
 
 /** Flags of mbind. @public */

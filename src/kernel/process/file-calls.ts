@@ -1,12 +1,12 @@
 /** The system calls on descriptors, with the checks that the VFS makes for every file, in its order. */
 import { KernelError } from '../../abi/errno.ts';
 import { FALLOC_FL, O } from '../../abi/system-call-flags.ts';
+import { deviceAt } from './device-path.ts';
 import type { OpenFile } from './open-file.ts';
 import type { UserArg, UserOffset } from './system-calls.ts';
 import type { Task } from './task.ts';
 import { signedOffset, userNumber } from './user-access.ts';
 
-const MAX_PATH = 4096;
 /** Largest offset in a file (loff_t). */
 const MAX_OFFSET = 2n ** 63n - 1n;
 /** Most bytes that one read or write moves: INT_MAX rounded down to a page. */
@@ -14,17 +14,9 @@ const MAX_RW = 0x7fff_f000;
 
 /** @internal */
 export async function open(task: Task, path: string, flags: number = O.RDWR): Promise<number> {
-  if (path.length >= MAX_PATH) throw new KernelError('ENAMETOOLONG', 'path-too-long', 'the path is too long');
-  const { devices } = task.kernel;
-  const device = devices.get(path);
-  if (device === undefined) {
-    throw new KernelError('ENOENT', 'no-such-file', `there is no ${path === '' ? 'empty path' : path}`, {
-      path,
-      devices: devices.paths,
-    });
-  }
+  const device = deviceAt(task.kernel.devices, path);
   task.process.files.reserve();
-  return task.installFile(await device(task), { flags, seekable: true });
+  return task.installFile(await device(task), { flags: flags | O.LARGEFILE, seekable: true });
 }
 
 /** @internal */

@@ -4,7 +4,7 @@ import { ERRNO, type ErrnoName, KernelError } from '../../abi/errno.ts';
 import { FALLOC_FL, MADV, MPOL, MPOL_MF } from '../../abi/system-call-flags.ts';
 import { USER_END } from './address-space.ts';
 import type { MemoryArea } from './memory-area.ts';
-import { checkPolicy, type MemoryPolicy } from './mempolicy.ts';
+import { checkPolicyMode, type MemoryPolicy, policyOf } from './mempolicy.ts';
 import { type PolicyReport, UserFault } from './system-calls.ts';
 import type { Task } from './task.ts';
 import { userNumber } from './user-access.ts';
@@ -81,13 +81,16 @@ export function mbind(
   nodes: readonly number[],
   flags: number,
 ): void {
-  const { kernel } = task;
   const { memory } = task.process;
-  const policy = checkPolicy(mode, nodes, kernel.allocator.nodes, flags);
-  const { start, end } = pageRange(address, lengthBytes);
-  if (!memory.areas.covers(start, end)) {
-    throw refusal('EFAULT', 'not-mapped', 'part of the range is not mapped', { address: start });
-  }
+  checkPolicyMode(mode, flags);
+  // A length that the alignment to pages wraps to nothing is no length here.
+  const length = userNumber(lengthBytes) > 2 ** 64 - PAGE_4K ? 0 : lengthBytes;
+  const { start, end } = pageRange(address, length);
+  if (start === end) return;
+  const policy = policyOf(mode, nodes, task.kernel.allocator.nodes);
+  const { areas: all } = memory;
+  const isMapped = policy === null ? all.within(start, end).length > 0 : all.covers(start, end);
+  if (!isMapped) throw refusal('EFAULT', 'not-mapped', 'part of the range is not mapped', { address: start });
   memory.split(start);
   memory.split(end);
   const areas = memory.areas.within(start, end);
@@ -114,9 +117,8 @@ export function pageNodes(task: Task, addresses: readonly number[]): readonly nu
   const { memory } = task.process;
   return addresses.map((address) => {
     const at = userNumber(address);
-    if (memory.areas.at(at) === undefined) return -ERRNO.EFAULT;
     const pfn = memory.pfnAt(Math.floor(at / PAGE_4K));
-    return pfn === null ? -ERRNO.ENOENT : (task.kernel.allocator.nodeOf(pfn) ?? -ERRNO.EFAULT);
+    return (pfn === null ? undefined : task.kernel.allocator.nodeOf(pfn)) ?? -ERRNO.EFAULT;
   });
 }
 

@@ -19,32 +19,43 @@ export interface PolicyAllocation {
   readonly purpose: string;
 }
 
+/** Throws EINVAL for a mode or flags that mbind does not know. @public */
+export function checkPolicyMode(mode: number, flags: number): void {
+  if ((flags & ~(MPOL_MF.STRICT | MPOL_MF.MOVE | MPOL_MF.MOVE_ALL)) !== 0) {
+    throw refusal('mempolicy-flags', `mbind does not know the flags 0x${flags.toString(16)}`, { flags });
+  }
+  if (!MODES.has(mode)) throw refusal('mempolicy-mode', `there is no memory policy ${mode}`, { mode });
+}
+
 /**
- * The policy that mbind's arguments say; null for the default. Throws EINVAL for an unknown mode or flag, nodes where
- * none may be, none where some must, or nodes without memory.
+ * The policy of a mode that exists; null for the default one. Throws EINVAL for nodes where none may be, none where some
+ * must, or nodes without memory.
  * @public
  */
-export function checkPolicy(
+export function policyOf(
   mode: number,
   nodes: readonly number[],
   online: readonly number[],
-  flags = 0,
 ): MemoryPolicy | null {
-  const refuse = (code: string, text: string): never => {
-    throw new KernelError('EINVAL', code, text, { mode, nodes, flags });
-  };
-  if ((flags & ~(MPOL_MF.STRICT | MPOL_MF.MOVE | MPOL_MF.MOVE_ALL)) !== 0) {
-    refuse('mempolicy-flags', `mbind does not know the flags 0x${flags.toString(16)}`);
+  const takes = MODES.get(mode);
+  const data = { mode, nodes };
+  if (takes === 'none' && nodes.length > 0) {
+    throw refusal('mempolicy-nodes', 'this memory policy takes no nodes', data);
   }
-  const known = MODES.get(mode);
-  if (known === undefined) return refuse('mempolicy-mode', `there is no memory policy ${mode}`);
-  if (known === 'none' && nodes.length > 0) refuse('mempolicy-nodes', 'this memory policy takes no nodes');
-  if (known === 'some' && nodes.length === 0) refuse('mempolicy-nodes', 'this memory policy needs nodes');
+  if (takes === 'some' && nodes.length === 0) {
+    throw refusal('mempolicy-nodes', 'this memory policy needs nodes', data);
+  }
   const usable = [...new Set(nodes)].filter((node) => online.includes(node)).sort((a, b) => a - b);
-  if (nodes.length > 0 && usable.length === 0) refuse('mempolicy-nodes', 'none of the nodes has memory');
+  if (nodes.length > 0 && usable.length === 0) {
+    throw refusal('mempolicy-nodes', 'none of the nodes has memory', { ...data, online });
+  }
   if (mode === MPOL.DEFAULT) return null;
   if (mode === MPOL.PREFERRED && usable.length === 0) return { mode: MPOL.LOCAL, nodes: [] };
   return { mode, nodes: usable };
+}
+
+function refusal(code: string, text: string, data: Record<string, unknown>): KernelError {
+  return new KernelError('EINVAL', code, text, data);
 }
 
 /** Whether a mode takes nodes. */
@@ -55,6 +66,7 @@ const MODES: ReadonlyMap<number, 'none' | 'some' | 'any'> = new Map([
   [MPOL.INTERLEAVE, 'some'],
   [MPOL.LOCAL, 'none'],
   [MPOL.PREFERRED_MANY, 'some'],
+  [MPOL.WEIGHTED_INTERLEAVE, 'some'],
 ]);
 
 /** Where to look for memory, one try after the other. @public */
@@ -71,7 +83,9 @@ export function policyAttempts(
   const { policy, index, localNode } = request;
   if (policy === null || policy.nodes.length === 0) return [{ node: localNode, fallback: true }];
   const { mode, nodes } = policy;
-  if (mode === MPOL.INTERLEAVE) return [{ node: nodes[index % nodes.length]!, fallback: true }];
+  // All weights are 1, as on machines whose nodes are alike.
+  if (mode === MPOL.INTERLEAVE || mode === MPOL.WEIGHTED_INTERLEAVE)
+    return [{ node: nodes[index % nodes.length]!, fallback: true }];
   const nearest = nodes.includes(localNode) ? localNode : nodes[0]!;
   const order =
     mode === MPOL.PREFERRED ? nodes.slice(0, 1) : [nearest, ...nodes.filter((n) => n !== nearest)];

@@ -12,8 +12,9 @@ import type { MmapRequest } from './system-calls.ts';
 import type { Task } from './task.ts';
 import { userNumber } from './user-access.ts';
 
-/** Pages of a file that offsets reach: 64-bit byte offsets. */
-const MAX_INDEX = 2 ** 52;
+/** Ends of what offsets reach: in regular files signed ones, in devices unsigned ones. */
+const REGULAR_END = 2 ** 63 - PAGE_4K;
+const DEVICE_END = 2 ** 64 - PAGE_4K;
 
 /** @internal */
 export async function mmap(task: Task, request: MmapRequest): Promise<number> {
@@ -26,9 +27,6 @@ export async function mmap(task: Task, request: MmapRequest): Promise<number> {
   try {
     const length = checkLength(request);
     const pageOffset = offset / PAGE_4K;
-    if (pageOffset + length / PAGE_4K > MAX_INDEX) {
-      throw refusal('EOVERFLOW', 'offset-too-big', 'the mapping ends beyond the largest file offset');
-    }
     const start = placeOf(task, request, length);
     const backing = await backingOf(task, file, request, length);
     const index = backing === file ? pageOffset : 0;
@@ -95,9 +93,13 @@ function placeOf(task: Task, { flags, address: hint = 0 }: MmapRequest, length: 
 async function backingOf(
   task: Task,
   file: OpenFile | null,
-  { flags, prot }: MmapRequest,
+  { flags, prot, offset = 0 }: MmapRequest,
   length: number,
 ): Promise<OpenFile | null> {
+  const reach = file?.object.fallocate === undefined ? DEVICE_END : REGULAR_END;
+  if (file !== null && userNumber(offset) + length > reach) {
+    throw refusal('EOVERFLOW', 'offset-too-big', 'the mapping ends beyond the largest file offset');
+  }
   const type = flags & MAP.TYPE;
   if (type !== MAP.SHARED && type !== MAP.PRIVATE && (type !== MAP.SHARED_VALIDATE || file === null)) {
     throw refusal('EINVAL', 'mapping-type', 'a mapping is either shared or private');

@@ -3,7 +3,7 @@ import { O } from '../../abi/system-call-flags.ts';
 import type { FileObject } from './file-object.ts';
 import type { ObjectCounts } from './object-counts.ts';
 
-/** How a file is open; by default for reading and writing, and not seekable. @public */
+/** How a file is open; by default as the files that ioctls make: read and write, closed on exec, not seekable. @public */
 export type OpenOptions = Partial<Pick<OpenFile, 'flags' | 'seekable'>>;
 
 /** @public */
@@ -21,7 +21,7 @@ export class OpenFile {
   /** Opens with one reference, the caller's. */
   constructor(object: FileObject, counts: ObjectCounts, options: OpenOptions = {}) {
     this.object = object;
-    this.flags = options.flags ?? O.RDWR;
+    this.flags = options.flags ?? O.RDWR | O.CLOEXEC;
     this.seekable = options.seekable ?? false;
     this.#counts = counts;
     counts.add(object.kind);

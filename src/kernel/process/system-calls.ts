@@ -74,7 +74,7 @@ export interface SystemCalls {
   /** `mode` of MPOL, `flags` of MPOL_MF. */
   mbind(address: number, lengthBytes: number, mode: number, nodes: readonly number[], flags?: number): void;
   getMempolicy(address: number): PolicyReport;
-  /** move_pages without target: the node of the page at each address, or a negative errno. */
+  /** move_pages without target: the node of the page at each address, or -EFAULT where no page is mapped. */
   pageNodes(addresses: readonly number[]): readonly number[];
   memfdCreate(name: string, flags?: number): number;
   /** A load by user code. Throws UserFault. */

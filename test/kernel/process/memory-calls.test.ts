@@ -25,7 +25,7 @@ describe('mmap', () => {
     ['no length', { lengthBytes: 0 }, 'EINVAL'],
     ['more than all addresses', { lengthBytes: 2 ** 47 }, 'ENOMEM'],
     ['a negative length', { lengthBytes: -1 }, 'ENOMEM'],
-    ['an offset that runs over', { offset: 2n ** 64n - 4096n, lengthBytes: 2 * PAGE }, 'EOVERFLOW'],
+    ['the highest offset, which anonymous memory has no use for', { offset: 2n ** 64n - 4096n }, 'done'],
     ['neither shared nor private', { flags: MAP.ANONYMOUS }, 'EINVAL'],
     ['an unaligned fixed address', { flags: ANONYMOUS | MAP.FIXED, address: 0x10_0001 }, 'EINVAL'],
     ['a fixed address beyond the end', { flags: ANONYMOUS | MAP.FIXED, address: USER_END }, 'ENOMEM'],
@@ -52,6 +52,18 @@ describe('mmap', () => {
     expect(await map(await task.installFile(fileThat()), MAP.SHARED, PROT.READ)).toBe('ENODEV');
     await task.exit();
     expect(kernel.openObjects.all).toEqual({});
+  });
+
+  it('reaches offsets of 63 bits in files that have blocks, and of 64 in others', async () => {
+    const { task } = tinyProcess();
+    const memfd = task.memfdCreate('x');
+    const device = await task.installFile(fileThat());
+    const map = (fd: number, offset: bigint) =>
+      outcome(() => task.mmap({ lengthBytes: PAGE, prot: PROT.READ, flags: MAP.SHARED, fd, offset }));
+    expect(await map(memfd, 2n ** 63n - 4096n)).toBe('EOVERFLOW');
+    expect(await map(memfd, 2n ** 63n)).toBe('EOVERFLOW');
+    expect(await map(memfd, 2n ** 63n - 16384n)).toBe('done');
+    expect(await map(device, 2n ** 63n)).toBe('ENODEV');
   });
 
   it('gives the highest free range, and the hint where it is free', async () => {
@@ -358,11 +370,12 @@ describe('memory policies', () => {
     for (let order = 10; order >= 0; order--) while (kernel.allocator.allocPages(order, filler) !== null);
     expect(await outcome(() => task.store(at, bytesOf(1)))).toBe('SIGBUS');
     await task.store(at + PAGE, bytesOf(1));
-    expect(nodesOf(at, 2, task)).toEqual([-ERRNO.ENOENT, 0]);
+    expect(nodesOf(at, 2, task)).toEqual([-ERRNO.EFAULT, 0]);
     expect(task.pageNodes([0x10_0000])).toEqual([-ERRNO.EFAULT]);
   });
 
   it.each<[string, number, readonly number[], number, string]>([
+    ['weighted interleaving', MPOL.WEIGHTED_INTERLEAVE, [0, 1], 0, 'done'],
     ['an unknown mode', 999, [0], 0, 'EINVAL'],
     ['a negative mode', -1, [0], 0, 'EINVAL'],
     ['an unknown flag', MPOL.BIND, [0], 8, 'EINVAL'],
@@ -384,6 +397,13 @@ describe('memory policies', () => {
     const at = await mapPages(task, 1);
     expect(await outcome(() => task.mbind(at + 1, PAGE, MPOL.BIND, [0]))).toBe('EINVAL');
     expect(await outcome(() => task.mbind(at - PAGE, 2 * PAGE, MPOL.BIND, [0]))).toBe('EFAULT');
+    expect(await outcome(() => task.mbind(at - PAGE, 2 * PAGE, MPOL.DEFAULT, []))).toBe('done');
+    expect(await outcome(() => task.mbind(at - PAGE, PAGE, MPOL.DEFAULT, []))).toBe('EFAULT');
+    expect(await outcome(() => task.mbind(at, -PAGE, MPOL.BIND, [0]))).toBe('EINVAL');
+    for (const length of [0, -1]) {
+      expect(await outcome(() => task.mbind(0x10_0000, length, MPOL.BIND, []))).toBe('done');
+    }
+    expect(await outcome(() => task.mbind(0x10_0000, 0, 999, []))).toBe('EINVAL');
     expect(await outcome(() => task.getMempolicy(0x10_0000))).toBe('EFAULT');
     expect(await outcome(() => task.getMempolicy(-1))).toBe('EFAULT');
   });
