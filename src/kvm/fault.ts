@@ -62,6 +62,7 @@ export async function resolveFault(vcpu: Vcpu, fault: GuestFault, task: Task): P
     throw error;
   }
 
+  if (vm.kernel.schedule !== null) await vm.kernel.schedule('guest-fault');
   if (!vm.mmuLock.tryAcquire()) await vm.mmuLock.acquire();
   try {
     const level = mappingLevel(vm, slot, gfn, isPrivate, page);

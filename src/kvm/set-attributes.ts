@@ -49,6 +49,7 @@ async function changeAttributes(vm: Vm, startGfn: number, endGfn: number, attrib
     try {
       const isPrivate = (attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE) !== 0n;
       await vm.mmuLock.run(() => vm.backend.zap(startGfn, endGfn, isPrivate ? 'shared' : 'private'));
+      await vm.kernel.schedule?.('attributes');
       vm.attributes.set(startGfn, endGfn, attributes);
     } finally {
       vm.invalidations.end(startGfn, endGfn);

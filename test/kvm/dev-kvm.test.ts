@@ -60,9 +60,13 @@ describe('/dev/kvm', () => {
   it('leaves attributes to the files with gmem_in_place_conversion', async () => {
     const session = await KvmSession.start({ inPlaceConversion: true });
     const vm = await session.createVm(1);
+    const plain = await session.createVm(0);
+    const ask = (fd: number, cap: number) => session.task.ioctl(fd, KVM.CHECK_EXTENSION, cap);
     for (const fd of [session.kvm, vm]) {
-      expect(await session.task.ioctl(fd, KVM.CHECK_EXTENSION, KVM_CAP.MEMORY_ATTRIBUTES)).toBe(0);
+      expect(await ask(fd, KVM_CAP.MEMORY_ATTRIBUTES)).toBe(0);
+      expect(await ask(fd, KVM_CAP.GUEST_MEMFD_MEMORY_ATTRIBUTES)).toBe(8);
     }
+    expect(await ask(plain, KVM_CAP.GUEST_MEMFD_MEMORY_ATTRIBUTES)).toBe(0);
     expect(await refusal(session.setAttributes(vm, 0, PAGE, 8n))).toBe('ENOTTY attributes-in-files');
   });
 
