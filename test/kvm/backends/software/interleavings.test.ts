@@ -67,6 +67,7 @@ async function race(
   function* script(cpu: GuestCpu): GuestFlow {
     const keeps = BASE + 2 * cpu.index * PAGE;
     const converts = keeps + PAGE;
+    yield* cpu.read(converts, 1);
     for (let round = 1; round <= ROUNDS; round++) {
       yield* cpu.write(keeps, Uint8Array.of(round));
       yield* cpu.mapGpaRange(converts, 1, true);
