@@ -11,6 +11,7 @@ import {
   KVM_SYSTEM_EVENT,
 } from '../../abi/kvm/exits.ts';
 import { answerTdvmcall } from './answer-tdvmcall.ts';
+import type { WriteOutcome } from './devices.ts';
 import { convertMemory, slotAt } from './guest-memory.ts';
 import { writeUnion } from './guest-vcpu.ts';
 import { callsOf, type ExitHandler, type VcpuEnd, type VcpuRun } from './vcpu-run.ts';
@@ -37,15 +38,21 @@ async function portAccess(run: VcpuRun, union: Uint8Array): Promise<VcpuEnd | nu
   const address = run.vcpu.runAddress + Number(data_offset);
   const device = run.options.ports?.find(({ start, ports }) => start <= port && port < start + ports);
   const data = await calls.load(address, size * count);
-  let isOff = false;
+  let outcome: WriteOutcome = 'on';
   for (let i = 0; i < count; i++) {
     const view = new DataView(data.buffer, data.byteOffset + i * size, size);
-    if (direction === KVM_EXIT_IO.OUT) isOff = device?.out(port, readValue(view), size) === 'off' || isOff;
+    if (direction === KVM_EXIT_IO.OUT) outcome = device?.out(port, readValue(view), size) ?? 'on';
     else writeValue(view, device?.in(port, size) ?? ALL_ONES);
   }
   if (direction === KVM_EXIT_IO.IN) await calls.store(address, data);
-  return isOff ? { kind: 'power-off', text: 'the guest switched itself off' } : null;
+  return ENDS[outcome];
 }
+
+const ENDS: Readonly<Record<WriteOutcome, VcpuEnd | null>> = {
+  on: null,
+  off: { kind: 'power-off', text: 'the guest switched itself off' },
+  stop: { kind: 'stopped', text: 'the guest waits for user space' },
+};
 
 const ALL_ONES = 0xffff_ffff;
 
@@ -66,10 +73,7 @@ async function mmioAccess(run: VcpuRun, union: Uint8Array): Promise<VcpuEnd | nu
   const gpa = Number(phys_addr);
   const device = run.options.mmio?.find(({ start, end }) => start <= gpa && gpa + len <= end);
   const bytes = data.subarray(0, len);
-  if (is_write !== 0) {
-    const isOff = device?.write(gpa, bytes) === 'off';
-    return isOff ? { kind: 'power-off', text: 'the guest switched itself off' } : null;
-  }
+  if (is_write !== 0) return ENDS[device?.write(gpa, bytes) ?? 'on'];
   if (device === undefined) bytes.fill(0xff);
   else device.read(gpa, bytes);
   KVM_RUN_EXIT.MMIO.patch(union, { data });
@@ -135,7 +139,7 @@ function systemEvent(_run: VcpuRun, union: Uint8Array): VcpuEnd {
   const { type, ndata, data } = KVM_RUN_EXIT.SYSTEM_EVENT.decode(union);
   const shown = data.slice(0, ndata).filter((word) => word !== 0n);
   const with_ = shown.length === 0 ? '' : ` with ${shown.map(hex).join(', ')}`;
-  if (type === KVM_SYSTEM_EVENT.SHUTDOWN) return { kind: 'power-off', text: 'the guest switched itself off' };
+  if (type === KVM_SYSTEM_EVENT.SHUTDOWN) return ENDS.off!;
   const text = `the guest ended with the system event ${EVENT_NAMES.get(type) ?? type}${with_}`;
   return { kind: 'system-event', text, detail: type };
 }

@@ -60,7 +60,7 @@ async function createFile(
   bytes: number,
   backing: GuestBacking,
 ): Promise<number> {
-  const flags = backing === 'in-place' ? GUEST_MEMFD_FLAG.MMAP : 0n;
+  const flags = backing === 'in-place' ? GUEST_MEMFD_FLAG.MMAP | GUEST_MEMFD_FLAG.INIT_SHARED : 0n;
   const request = KVM_CREATE_GUEST_MEMFD.encode({ size: BigInt(bytes), flags });
   const fd = await calls.ioctl(vm, KVM.CREATE_GUEST_MEMFD, request);
   owned.add(() => calls.close(fd));

@@ -1,5 +1,5 @@
 /** A 16550 serial port, as far as a guest needs one that prints: transmitter always empty. */
-import type { PortDevice, Power } from './devices.ts';
+import type { PortDevice, WriteOutcome } from './devices.ts';
 
 /** COM1. @public */
 export const COM1 = 0x3f8;
@@ -34,7 +34,7 @@ export class SerialPort implements PortDevice {
     return register === LINE_CONTROL ? this.#lineControl : 0;
   }
 
-  out(port: number, value: number): Power {
+  out(port: number, value: number): WriteOutcome {
     const register = port - this.start;
     if (register === LINE_CONTROL) this.#lineControl = value;
     if (register === TRANSMIT && this.#lineControl < DIVISOR_LATCH) this.#transmit(value);

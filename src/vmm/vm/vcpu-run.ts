@@ -26,6 +26,7 @@ export interface RunOptions {
 export interface VcpuEnd {
   readonly kind:
     | 'power-off'
+    | 'stopped'
     | 'halted'
     | 'shutdown'
     | 'system-event'
