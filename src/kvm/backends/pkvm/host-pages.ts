@@ -16,6 +16,11 @@ export function allocatePages({ allocator, machine }: HostKernel, pages: number,
   return pfn;
 }
 
+/** Frees pages that the hypervisor does not have. @internal */
+export function freePages({ allocator }: HostKernel, pfn: number, pages: number): void {
+  for (let i = 0; i < pages; i++) allocator.freePages(pfn + i, 1);
+}
+
 /** A page lent to the hypervisor, zeroed. Throws ENOMEM. @internal */
 export function lendPage(kernel: HostKernel, lp: LogicalProcessor, purpose: string): number {
   const pfn = allocatePages(kernel, 1, purpose);

@@ -6,7 +6,7 @@ import type { HostKernel } from '../../../kernel/host-kernel.ts';
 import type { GuestAccess, GuestEvent, GuestExit } from '../../../machine/guest-code.ts';
 import type { LogicalProcessor } from '../../../machine/lp.ts';
 import type { Vcpu } from '../../vcpu.ts';
-import { allocatePages, freeList, lendPage, load64, store64, takeBackPage } from './host-pages.ts';
+import { allocatePages, freeList, freePages, lendPage, load64, store64, takeBackPage } from './host-pages.ts';
 import { hypCall } from './hyp-call.ts';
 
 /** Tables that one new mapping may need: levels 1 to 3, less the root. */
@@ -41,7 +41,12 @@ export class PkvmVcpu {
     this.vcpu = vcpu;
     this.index = index;
     this.statePfn = allocatePages(kernel, HYP_VCPU_PAGES, 'pkvm-vcpu');
-    this.#hostPfn = lendPage(kernel, lp, 'pkvm-host-vcpu');
+    try {
+      this.#hostPfn = lendPage(kernel, lp, 'pkvm-host-vcpu');
+    } catch (error) {
+      freePages(kernel, this.statePfn, HYP_VCPU_PAGES);
+      throw error;
+    }
     lp.store(this.#hostPfn * PAGE_4K, HOST_VCPU.encode({ index: BigInt(index) }));
   }
 
@@ -57,13 +62,13 @@ export class PkvmVcpu {
     let pages = load64(lp, at + memcachePages);
     if (pages >= TABLES) return;
     let head = load64(lp, at + memcacheHead);
-    for (; pages < TABLES; pages++) {
+    while (pages < TABLES) {
       const address = allocatePages(this.#kernel, 1, 'pkvm-stage2') * PAGE_4K;
       store64(lp, address, head);
       head = address;
+      store64(lp, at + memcacheHead, head);
+      store64(lp, at + memcachePages, ++pages);
     }
-    store64(lp, at + memcacheHead, head);
-    store64(lp, at + memcachePages, pages);
   }
 
   /** Does something with the vCPU loaded on a processor. */
@@ -89,7 +94,7 @@ export class PkvmVcpu {
   free(lp: LogicalProcessor, wasInitialised: boolean): void {
     freeList(this.#kernel, lp, load64(lp, this.#hostPfn * PAGE_4K + HOST_VCPU.offsets.memcacheHead));
     takeBackPage(this.#kernel, lp, this.#hostPfn);
-    if (!wasInitialised) this.#kernel.allocator.freePages(this.statePfn, HYP_VCPU_PAGES);
+    if (!wasInitialised) freePages(this.#kernel, this.statePfn, HYP_VCPU_PAGES);
   }
 
   #sayEntry(lp: LogicalProcessor): void {

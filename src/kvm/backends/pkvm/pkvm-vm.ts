@@ -14,7 +14,7 @@ import type { HostKernel } from '../../../kernel/host-kernel.ts';
 import type { LogicalProcessor } from '../../../machine/lp.ts';
 import type { MapRequest, ZapKind } from '../../backend.ts';
 import { SecondStage, type StageMapping } from '../software/second-stage.ts';
-import { allocatePages, freeList, lendPage, load64, takeBackPage } from './host-pages.ts';
+import { allocatePages, freeList, freePages, lendPage, load64, takeBackPage } from './host-pages.ts';
 import { hypCall, refusal } from './hyp-call.ts';
 import type { PkvmVcpu } from './pkvm-vcpu.ts';
 
@@ -55,7 +55,18 @@ export class PkvmVm {
   create(): void {
     if (this.isCreated) return;
     const { kernel, lp } = this;
-    const hostPfn = lendPage(kernel, lp, 'pkvm-host-vm');
+    const rootPages = stage2RootPages(DEFAULT_IPA_BITS);
+    const rootPfn = allocatePages(kernel, rootPages, 'pkvm-stage2');
+    let statePfn: number | undefined;
+    let hostPfn: number;
+    try {
+      statePfn = allocatePages(kernel, HYP_VM_PAGES, 'pkvm-vm');
+      hostPfn = lendPage(kernel, lp, 'pkvm-host-vm');
+    } catch (error) {
+      freePages(kernel, rootPfn, rootPages);
+      if (statePfn !== undefined) freePages(kernel, statePfn, HYP_VM_PAGES);
+      throw error;
+    }
     const description = {
       handle: BigInt(this.#handle),
       isProtected: this.isProtected ? 1n : 0n,
@@ -63,8 +74,6 @@ export class PkvmVm {
       vcpus: BigInt(this.vcpus.length),
     };
     lp.store(hostPfn * PAGE_4K, HOST_VM.encode(description));
-    const statePfn = allocatePages(kernel, HYP_VM_PAGES, 'pkvm-vm');
-    const rootPfn = allocatePages(kernel, stage2RootPages(DEFAULT_IPA_BITS), 'pkvm-stage2');
     expectDone(hypCall(lp, HOST_CALL.initVm, hostPfn, statePfn, rootPfn), 'make a VM');
     for (const vcpu of this.vcpus) expectDone(vcpu.init(lp, this.#handle), 'make a vCPU');
     this.#hostPfn = hostPfn;
