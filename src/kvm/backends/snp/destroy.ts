@@ -10,6 +10,7 @@ export function freeVcpu(guest: SnpGuest, vcpu: Vcpu): void {
   const state = guest.vcpus.get(vcpu);
   if (state === undefined) return;
   guest.vcpus.delete(vcpu);
+  state.ghcbPage?.close();
   const { host } = guest;
   if (sharePages(host, host.lp, state.vmsaPfn, 1)) host.kernel.pageRefs.put(state.vmsaPfn);
 }

@@ -109,7 +109,8 @@ export class SnpBackend implements Backend {
   async enter(vcpu: Vcpu): Promise<VcpuExit> {
     const state = this.guest.vcpus.get(vcpu)!;
     if (state.isExitPending) return handleVmgexit(state);
-    if (this.guest.isLaunched) this.guest.vm.files.advance('live');
+    const { vm, isLaunched } = this.guest;
+    if (isLaunched && vm.files.state === 'sealed') vm.files.advance('live');
     const exit = vmrun(vcpu.lp, state);
     switch (exit.reason) {
       case EXIT.EPT_VIOLATION:
@@ -140,14 +141,17 @@ export class SnpBackend implements Backend {
   #nestedFault(vcpu: Vcpu, { gpa, qualification, isPrivate = false, access }: GuestExit): VcpuExit {
     const isRmpFault = (qualification & PAGE_FAULT.rmp) !== 0n;
     const gfn = Math.floor(gpa / PAGE_4K);
-    if (isRmpFault && isPrivate && this.guest.nested.isMapped(gfn, true)) {
+    if (isRmpFault && this.guest.nested.isMapped(gfn, isPrivate)) {
       return this.#rmpFault(vcpu, gfn, qualification);
     }
     const isWrite = access?.isWrite === true || (qualification & PAGE_FAULT.write) !== 0n;
     return { kind: 'page-fault', gpa, isPrivate, access: isWrite ? 'write' : 'read', emulate: null };
   }
 
-  /** The guest named a page smaller than its RMP entry: the entry is taken apart. Anything else would never end. */
+  /**
+   * The page is mapped as the guest uses it, and the RMP says no. Where the guest named a page smaller than its RMP entry,
+   * the entry is taken apart; anything else would never end.
+   */
   #rmpFault(vcpu: Vcpu, gfn: number, qualification: bigint): VcpuExit {
     const { nested, host } = this.guest;
     const mapping = this.guest.vcpus.get(vcpu)!.nested(gfn);

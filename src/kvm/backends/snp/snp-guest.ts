@@ -5,6 +5,7 @@ import type { SnpVmcb } from '../../../machine/snp/vmrun.ts';
 import type { Vcpu } from '../../vcpu.ts';
 import type { VcpuExit } from '../../vcpu-exit.ts';
 import type { Vm } from '../../vm.ts';
+import type { GhcbPage } from './ghcb-page.ts';
 import { NestedPages } from './nested-pages.ts';
 import type { SnpHost } from './snp-host.ts';
 
@@ -48,6 +49,8 @@ export class SnpVcpu implements SnpVmcb {
   inject: GuestEvent | null = null;
   /** Page frame that the guest registered for its GHCB. */
   registeredGhcb: bigint | null = null;
+  /** The GHCB of the last VMGEXIT; open while user space has to answer. */
+  ghcbPage: GhcbPage | null = null;
   /** A VMGEXIT whose GHCB the host could not reach yet. */
   isExitPending = false;
 

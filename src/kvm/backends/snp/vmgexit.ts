@@ -71,7 +71,9 @@ export function handleVmgexit(vcpu: SnpVcpu): VcpuExit {
       },
     );
   }
-  return serve(vcpu, new GhcbPage(vcpu.vcpu.lp, mapping.pfn, gpa));
+  vcpu.ghcbPage?.close();
+  vcpu.ghcbPage = new GhcbPage(vcpu.vcpu.lp, vcpu.guest.vm.kernel.pageRefs, mapping.pfn, gpa);
+  return serve(vcpu, vcpu.ghcbPage);
 }
 
 function serve(vcpu: SnpVcpu, ghcb: GhcbPage): VcpuExit {

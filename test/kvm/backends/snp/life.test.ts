@@ -1,6 +1,8 @@
 /** The life of an SNP guest by system calls: launched, measured, run, converted, gone, with everything given back. */
 import { describe, expect, it } from 'vitest';
 import { PAGE_2M, PAGE_4K, pfnOf } from '../../../../src/abi/address.ts';
+import { GUEST_MEMFD_FLAG } from '../../../../src/abi/kvm/structs.ts';
+import { MAP, PROT } from '../../../../src/abi/system-call-flags.ts';
 import { initialVmsa } from '../../../../src/kvm/backends/snp/vmsa-state.ts';
 import { asSnpGuest } from '../../../../src/lab/guest/snp-kernel.ts';
 import {
@@ -173,6 +175,50 @@ describe('an SNP guest', () => {
       bytes(4),
     ]);
     await user.punch(GUEST_MEMORY + 3 * PAGE_4K, 1);
+    await user.exit();
+    expect(account(host)).toEqual(before);
+  });
+
+  it('converts its memory in place, where the file has the attributes', async () => {
+    const host = await snpHost({}, { inPlaceConversion: true });
+    const before = account(host);
+    const user = await UserSnp.create(host);
+    await user.init();
+    await user.addVcpu(0);
+    await user.addMemory(8, GUEST_MEMFD_FLAG.MMAP);
+    await user.start();
+    await user.finish();
+    const seen: unknown[] = [];
+    user.snpScript(function* (verbs) {
+      const { cpu } = verbs;
+      yield* verbs.pvalidate(DATA);
+      yield* cpu.write(PRIVATE + DATA, bytes(0x77));
+      yield* cpu.hlt();
+      yield* verbs.pvalidate(DATA, false);
+      seen.push(yield* verbs.changePageState(DATA, false));
+      yield* cpu.hlt();
+      yield* cpu.write(DATA, bytes(0x66));
+      yield* cpu.hlt();
+      seen.push(yield* verbs.changePageState(DATA, true));
+      seen.push(yield* verbs.pvalidate(DATA));
+      yield* cpu.write(PRIVATE + DATA, bytes(0x55));
+      yield* cpu.hlt();
+    });
+    const { task } = user;
+    const flags = MAP.SHARED;
+    const prot = PROT.READ | PROT.WRITE;
+    const memory = await task.mmap({ lengthBytes: 8 * PAGE_4K, prot, flags, fd: user.gmem });
+    const view = memory + DATA - GUEST_MEMORY;
+    expect(await user.runToHalt()).toEqual(['HLT']);
+    await expect(task.load(view, 8)).rejects.toThrow('SIGBUS');
+    expect(await user.runToHalt()).toEqual(['HYPERCALL', 'HLT']);
+    const stale = await task.load(view, 8);
+    expect(stale).not.toEqual(bytes(0x77));
+    expect(await user.runToHalt()).toEqual(['HLT']);
+    expect(await task.load(view, 8)).toEqual(bytes(0x66));
+    expect(await user.runToHalt()).toEqual(['HYPERCALL', 'HLT']);
+    await expect(task.store(view, bytes(1))).rejects.toThrow('SIGBUS');
+    expect(seen).toEqual([true, true, { status: 0, unchanged: false }]);
     await user.exit();
     expect(account(host)).toEqual(before);
   });

@@ -24,6 +24,7 @@ import {
   KVM_MEM,
   KVM_MEMORY_ATTRIBUTE_PRIVATE,
   KVM_MEMORY_ATTRIBUTES,
+  KVM_MEMORY_ATTRIBUTES2,
   KVM_USERSPACE_MEMORY_REGION2,
 } from '../../../../src/abi/kvm/structs.ts';
 import { KVM_VM_TYPE } from '../../../../src/abi/kvm/vm-types.ts';
@@ -115,10 +116,11 @@ export class UserSnp {
     const command = KVM_SEV_CMD.encode({ id, data: BigInt(address), sev_fd: fd });
     try {
       await this.task.ioctl(this.vm, KVM.MEMORY_ENCRYPT_OP, command);
+      return await this.task.load(address, structure.length);
     } finally {
       this.fwError = KVM_SEV_CMD.decode(command).error;
+      await this.task.munmap(address, PAGE_4K);
     }
-    return this.task.load(address, structure.length);
   }
 
   /** Fresh user memory with these contents. */
@@ -189,8 +191,17 @@ export class UserSnp {
     await this.setPrivate(GUEST_MEMORY, pages, true);
   }
 
+  /** Attributes are the file's. */
+  get isInPlace(): boolean {
+    return this.backend.guest.vm.options.inPlaceConversion;
+  }
+
   setPrivate(gpa: number, pages: number, isPrivate: boolean): Promise<number> {
     const attributes = isPrivate ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0n;
+    if (this.isInPlace) {
+      const inFile = { offset: BigInt(gpa - GUEST_MEMORY), size: BigInt(pages * PAGE_4K), attributes };
+      return this.task.ioctl(this.gmem, KVM.SET_MEMORY_ATTRIBUTES2, KVM_MEMORY_ATTRIBUTES2.encode(inFile));
+    }
     const range = { address: BigInt(gpa), size: BigInt(pages * PAGE_4K), attributes };
     return this.task.ioctl(this.vm, KVM.SET_MEMORY_ATTRIBUTES, KVM_MEMORY_ATTRIBUTES.encode(range));
   }
@@ -249,7 +260,7 @@ export class UserSnp {
     const [gpa, pages, attributes] = (await this.union(KVM_RUN_EXIT.HYPERCALL, vcpu)).args.map(Number);
     const isPrivate = (BigInt(attributes!) & KVM_MAP_GPA_RANGE.ENC_STAT) !== 0n;
     await this.setPrivate(gpa!, pages!, isPrivate);
-    if (!isPrivate) await this.punch(gpa!, pages!);
+    if (!isPrivate && !this.isInPlace) await this.punch(gpa!, pages!);
   }
 
   exit(): Promise<void> {
