@@ -14,7 +14,7 @@ import { postInterrupt } from './posted-interrupts.ts';
 import { PAGES_IN_RANGE, rangeOf } from './private-mirror.ts';
 import { SecureEpt } from './secure-ept.ts';
 import { SharedEpt } from './shared-ept.ts';
-import { joinSmall } from './split-join.ts';
+import { joinSmall, splitLarge } from './split-join.ts';
 import type { TdxHost } from './tdx-host.ts';
 import { TdxVcpu } from './tdx-vcpu.ts';
 import { reclaimControlPages, reclaimTables, reclaimVcpu, releaseKeyId } from './teardown.ts';
@@ -118,9 +118,13 @@ export class TdxBackend implements Backend {
     if (td.state !== 'runnable')
       throw td.vm.bug('a page of a TD that is not final was mapped without its contents');
     const cpu = td.vm.kernel.cpus[vcpu.cpu]!;
-    const mapped = ept.augment(cpu, gfn, pfn, level);
-    if (mapped === 'retry' || !td.host.options.promote) return mapped;
     const range = rangeOf(gfn);
+    if (this.#mustSplit(range)) {
+      if (await splitLarge(td, ept, cpu, range)) return 'done';
+      throw td.vm.bug('a large page could not be split', { range });
+    }
+    const mapped = ept.augment(cpu, gfn, pfn, level);
+    if (mapped === 'retry' || !td.host.options.promote || this.#smallRanges.has(range)) return mapped;
     if (ept.mirror.table(range)?.mapped === PAGES_IN_RANGE) await joinSmall(td, ept, cpu, range);
     return 'done';
   }
@@ -139,7 +143,8 @@ export class TdxBackend implements Backend {
   }
 
   isMapped(gfn: number, isPrivate: boolean): boolean {
-    if (isPrivate) return this.ept.mirror.pfn(gfn) !== undefined;
+    // A large page where the guest accepts small ones is as good as none: mapping splits it.
+    if (isPrivate) return this.ept.mirror.pfn(gfn) !== undefined && !this.#mustSplit(rangeOf(gfn));
     return this.#sharedEpt?.isMapped(gfn) === true;
   }
 
@@ -195,6 +200,10 @@ export class TdxBackend implements Backend {
     this.#sharedEpt = null;
     reclaimControlPages(this.td);
     this.td.state = 'uninitialized';
+  }
+
+  #mustSplit(range: number): boolean {
+    return this.#smallRanges.has(range) && this.ept.mirror.large(range) !== undefined;
   }
 
   #of(vcpu: Vcpu): TdxVcpu {
