@@ -18,6 +18,7 @@ export async function changeSlot(
     await vm.kernel.schedule?.('slot-invalid');
     await vm.mmuLock.run(() => vm.backend.zap(old.baseGfn, old.baseGfn + old.pages, 'both'));
   }
+  await vm.hostMemory.settled();
   if (slot !== null) vm.slots.set(slot);
   else if (old !== undefined) {
     vm.slots.delete(old.id);

@@ -16,6 +16,12 @@ export interface HostPage {
 /** @public */
 export class HostMemory implements MmuNotifier {
   readonly #vm: Vm;
+  readonly #begun: {
+    readonly start: number;
+    readonly end: number;
+    readonly ranges: readonly { readonly startGfn: number; readonly endGfn: number }[];
+  }[] = [];
+  readonly #waiting: (() => void)[] = [];
 
   constructor(vm: Vm) {
     this.#vm = vm;
@@ -40,26 +46,26 @@ export class HostMemory implements MmuNotifier {
   async invalidateStart(start: number, end: number): Promise<void> {
     const vm = this.#vm;
     const ranges = this.#guestRanges(start, end);
+    this.#begun.push({ start, end, ranges });
     for (const { startGfn, endGfn } of ranges) vm.invalidations.begin(startGfn, endGfn);
     if (ranges.length === 0) return;
     await vm.mmuLock.run(async () => {
       for (const { startGfn, endGfn } of ranges) await vm.backend.zap(startGfn, endGfn, 'shared');
     });
-    this.#begun.push({ start, end, ranges });
   }
 
   invalidateEnd(start: number, end: number): void {
-    const at = this.#begun.findIndex((begun) => begun.start === start && begun.end === end);
-    const [begun] = at === -1 ? [] : this.#begun.splice(at, 1);
-    for (const { startGfn, endGfn } of begun?.ranges ?? []) this.#vm.invalidations.end(startGfn, endGfn);
+    const begun = this.#begun.find((candidate) => candidate.start === start && candidate.end === end);
+    if (begun === undefined) throw new Error('the end of an invalidation that had not begun');
+    this.#begun.splice(this.#begun.indexOf(begun), 1);
+    for (const { startGfn, endGfn } of begun.ranges) this.#vm.invalidations.end(startGfn, endGfn);
+    if (this.#begun.length === 0) for (const wake of this.#waiting.splice(0)) wake();
   }
 
-  /** Slots may change between begin and end, so what was begun is kept. */
-  readonly #begun: {
-    readonly start: number;
-    readonly end: number;
-    readonly ranges: readonly { readonly startGfn: number; readonly endGfn: number }[];
-  }[] = [];
+  /** Resolves when no user pages are going. A slot that came meanwhile would not be told that its pages go. */
+  async settled(): Promise<void> {
+    while (this.#begun.length > 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
 
   #guestRanges(start: number, end: number): { startGfn: number; endGfn: number }[] {
     const ranges = [];

@@ -288,6 +288,32 @@ describe('translations', () => {
     expect(maps).toEqual([[600, 0]]);
   });
 
+  it('are never of user memory that goes while its slot is made', async () => {
+    const session = await KvmSession.start();
+    const { task } = session;
+    const [late, early] = [await session.createVm(), await session.createVm()];
+    const user = await session.sharedSlot(early, 0, GPA, 1);
+    const runner = await session.runner(late, reader(1, []));
+    await (await session.runner(early, reader(1, []))).run();
+    const slot = {
+      slot: 0,
+      guest_phys_addr: BigInt(GPA),
+      memory_size: BigInt(PAGE),
+      userspace_addr: BigInt(user),
+    };
+    // The VM without a slot has been told already when the other one is.
+    const { backend } = session.vm(early);
+    const zap = backend.zap.bind(backend);
+    let running: Promise<string> | null = null;
+    backend.zap = async (...range) => {
+      running ??= session.setRegion(late, slot).then(() => refusal(runner.run()));
+      await new Promise((resolve) => setImmediate(resolve));
+      return zap(...range);
+    };
+    await task.munmap(user, PAGE);
+    expect(await running).toBe('EFAULT host-page-missing');
+  });
+
   it('are never of a page that goes while it is being mapped', async () => {
     const { session, vm, file } = await guarded(1);
     await session.setAttributes(vm, GPA, PAGE, PRIVATE);
