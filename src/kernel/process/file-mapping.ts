@@ -25,14 +25,18 @@ export class FileMapping {
 
   /**
    * Takes pages [startIndex, endIndex) of the file out of every page table, whoever else maps user addresses (KVM's shared
-   * memory) told. Private copies stay. Accesses fault again.
+   * memory) told. Accesses fault again. Private copies stay, but for a file that ends before them ('everything').
    */
-  async unmap(startIndex: number, endIndex: number): Promise<void> {
+  async unmap(
+    startIndex: number,
+    endIndex: number,
+    what: 'file-pages' | 'everything' = 'file-pages',
+  ): Promise<void> {
     for (const area of [...this.#areas]) {
       const first = area.start + (startIndex - area.pageOffset) * PAGE_4K;
       const start = Math.max(area.start, first);
       const end = Math.min(area.end, first + (endIndex - startIndex) * PAGE_4K);
-      if (start < end) await area.space.zap(start, end, 'file-pages');
+      if (start < end) await area.space.zap(start, end, what);
     }
   }
 

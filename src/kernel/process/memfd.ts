@@ -41,9 +41,12 @@ export class Memfd implements FileObject, AreaOperations {
   }
 
   async truncate(sizeBytes: bigint): Promise<void> {
-    const before = this.#sizeBytes;
+    const shrinks = sizeBytes <= this.#sizeBytes;
     this.#sizeBytes = sizeBytes;
-    if (sizeBytes < before) await this.#punch(sizeBytes, before);
+    if (!shrinks) return;
+    const first = pagesIn(sizeBytes);
+    this.#zero(sizeBytes, BigInt(first) * PAGE);
+    await this.#drop(first, Number.POSITIVE_INFINITY, 'everything');
   }
 
   async fallocate(mode: number, offset: bigint, length: bigint): Promise<void> {
@@ -56,10 +59,10 @@ export class Memfd implements FileObject, AreaOperations {
     const end = offset + length;
     if (operation === FALLOC_FL.PUNCH_HOLE) return this.#punch(offset, end);
     const made: number[] = [];
-    for (let index = Number(offset / PAGE); index < Number((end + PAGE - 1n) / PAGE); index++) {
+    for (let index = Number(offset / PAGE); index < pagesIn(end); index++) {
       if (this.#pages.has(index)) continue;
       if (this.#page(index, 0) === null) {
-        for (const page of made) this.#drop(page);
+        for (const page of made) await this.#drop(page, page + 1, 'everything');
         throw new KernelError('ENOSPC', 'no-memory', 'no memory is left for the file', { index });
       }
       made.push(index);
@@ -124,7 +127,7 @@ export class Memfd implements FileObject, AreaOperations {
   }
 
   async release(): Promise<void> {
-    for (const index of [...this.#pages.keys()]) this.#drop(index);
+    await this.#drop(0, Number.POSITIVE_INFINITY, 'everything');
   }
 
   get #lp() {
@@ -141,28 +144,28 @@ export class Memfd implements FileObject, AreaOperations {
     return pfn;
   }
 
-  #drop(index: number): void {
-    const pfn = this.#pages.get(index);
-    if (pfn === undefined) return;
-    this.#pages.delete(index);
-    this.#kernel.pageRefs.put(pfn);
-  }
-
   /** Drops the whole pages of bytes [from, to) and zeroes the rest of them. */
   async #punch(from: bigint, to: bigint): Promise<void> {
-    const first = Number((from + PAGE - 1n) / PAGE);
+    const first = pagesIn(from);
     const last = Number(to / PAGE);
-    // The page that the file ends in goes as well: nothing behind the end is anybody's.
-    const end = to >= this.#sizeBytes ? Number((to + PAGE - 1n) / PAGE) : last;
-    if (first > end) this.#zero(from, to);
-    else {
-      this.#zero(from, BigInt(first) * PAGE);
-      if (end === last) this.#zero(BigInt(last) * PAGE, to);
-    }
-    if (first >= end) return;
-    await this.#mapping.unmap(first, end);
-    if (end - first < this.#pages.size) for (let index = first; index < end; index++) this.#drop(index);
-    else for (const index of [...this.#pages.keys()]) if (index >= first && index < end) this.#drop(index);
+    if (first > last) return this.#zero(from, to);
+    this.#zero(from, BigInt(first) * PAGE);
+    this.#zero(BigInt(last) * PAGE, to);
+    await this.#drop(first, last, 'file-pages');
+  }
+
+  /** Drops pages [first, end), and mappings of them. Whoever faults meanwhile gets new ones. */
+  async #drop(first: number, end: number, what: 'file-pages' | 'everything'): Promise<void> {
+    const dropped: number[] = [];
+    const take = (index: number): void => {
+      const pfn = this.#pages.get(index);
+      if (pfn !== undefined) dropped.push(pfn);
+      this.#pages.delete(index);
+    };
+    if (end - first < this.#pages.size) for (let index = first; index < end; index++) take(index);
+    else for (const index of [...this.#pages.keys()]) if (index >= first && index < end) take(index);
+    await this.#mapping.unmap(first, end, what);
+    for (const pfn of dropped) this.#kernel.pageRefs.put(pfn);
   }
 
   /** Zeroes bytes within one page. */
@@ -171,6 +174,11 @@ export class Memfd implements FileObject, AreaOperations {
     if (from >= to || pfn === undefined) return;
     this.#lp.store(pfn * PAGE_4K + Number(from % PAGE), new Uint8Array(Number(to - from)));
   }
+}
+
+/** Pages that `bytes` bytes fill or begin. */
+function pagesIn(bytes: bigint): number {
+  return Number((bytes + PAGE - 1n) / PAGE);
 }
 
 /** The pieces of a range of bytes by page. */

@@ -1,7 +1,7 @@
 /** The system calls on addresses besides mmap, with their checks in the kernel's order. */
 import { alignUp, isAligned, PAGE_4K } from '../../abi/address.ts';
 import { ERRNO, type ErrnoName, KernelError } from '../../abi/errno.ts';
-import { FALLOC_FL, MADV, MPOL, MPOL_MF } from '../../abi/system-call-flags.ts';
+import { FALLOC_FL, MADV, MPOL, MPOL_MF, O } from '../../abi/system-call-flags.ts';
 import { USER_END } from './address-space.ts';
 import type { MemoryArea } from './memory-area.ts';
 import { checkPolicyMode, type MemoryPolicy, policyOf } from './mempolicy.ts';
@@ -49,6 +49,9 @@ const ADVICE: ReadonlyMap<number, Advise> = new Map<number, Advise>([
   ],
 ]);
 
+/** Advice that is taken up to the first hole rather than for all that is mapped. */
+const STOPS_AT_HOLES: ReadonlySet<number> = new Set([MADV.POPULATE_READ, MADV.POPULATE_WRITE]);
+
 /** @internal */
 export async function madvise(
   task: Task,
@@ -62,14 +65,15 @@ export async function madvise(
   }
   const { start, end } = pageRange(address, lengthBytes);
   const { areas } = task.process.memory;
+  let next = start;
   if (advise !== undefined) {
     for (const area of areas.within(start, end)) {
+      if (area.start > next && STOPS_AT_HOLES.has(advice)) throw notMapped(next);
       await advise(task, area, Math.max(start, area.start), Math.min(end, area.end));
+      next = area.end;
     }
   }
-  if (!areas.covers(start, end)) {
-    throw refusal('ENOMEM', 'not-mapped', 'part of the range is not mapped', { address: start });
-  }
+  if (!areas.covers(start, end)) throw notMapped(start);
 }
 
 /** @internal */
@@ -131,14 +135,15 @@ function setDontFork(value: boolean): Advise {
   };
 }
 
-/** MADV_REMOVE: a hole in the file behind a shared mapping that may be written. */
+/** MADV_REMOVE: a hole in the file behind a shared mapping, where the file is open for writing. */
 async function remove(task: Task, area: MemoryArea, start: number, end: number): Promise<void> {
   const { file } = area;
   if (file?.object.fallocate === undefined) {
     throw refusal('EINVAL', 'no-file', 'there is no file behind the mapping that could have holes');
   }
-  if (!area.shared || !area.writable)
-    throw refusal('EACCES', 'not-writable', 'the mapping does not write to its file');
+  if (!area.shared || (file.flags & O.ACCMODE) !== O.RDWR) {
+    throw refusal('EACCES', 'not-writable', 'the mapping cannot write to its file');
+  }
   const mode = FALLOC_FL.PUNCH_HOLE | FALLOC_FL.KEEP_SIZE;
   const offset = BigInt(area.indexOf(start / PAGE_4K)) * BigInt(PAGE_4K);
   await file.object.fallocate(mode, offset, BigInt(end - start), task);
@@ -162,6 +167,10 @@ async function populate(
       address: error.address,
     });
   }
+}
+
+function notMapped(address: number): KernelError {
+  return refusal('ENOMEM', 'not-mapped', 'part of the range is not mapped', { address });
 }
 
 /** MPOL_MF_STRICT: EIO where a page lies on a node that the policy does not allow. */
