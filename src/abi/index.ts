@@ -5,6 +5,7 @@ export * from './dma-device.ts';
 export * from './errno.ts';
 export * from './features.ts';
 export * from './format-bytes.ts';
+export * from './ghcb.ts';
 export * from './global-fields.ts';
 export * from './input-error.ts';
 export * from './ioctl-number.ts';

@@ -2,6 +2,9 @@
 export * from './attributes.ts';
 export * from './backend.ts';
 export * from './backends/pkvm/technologies.ts';
+export { SEV_DEVICE } from './backends/snp/enable-snp.ts';
+export { SnpHost } from './backends/snp/snp-host.ts';
+export { SnpTechnology } from './backends/snp/technology.ts';
 export * from './backends/software/technologies.ts';
 export { HYPERCALL_EXITS } from './capabilities.ts';
 export { KvmDevice } from './dev-kvm.ts';

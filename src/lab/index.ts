@@ -7,6 +7,8 @@ export * from './guest/pkvm-guest.ts';
 export * from './guest/program.ts';
 export * from './guest/programs.ts';
 export * from './guest/scripted-guests.ts';
+export * from './guest/snp-guest.ts';
+export * from './guest/snp-kernel.ts';
 export * from './host.ts';
 export * from './inspect/inspect-host.ts';
 export type { KeyIdInspection } from './inspect/key-ids.ts';
@@ -14,6 +16,7 @@ export type { OwnedPages, PageCount, PageTypeName, TdmrPages } from './inspect/p
 export type { SeptRun, SeptSize } from './inspect/sept-tree.ts';
 export type { TdConfiguration, TdInspection, VcpuInspection } from './inspect/tds.ts';
 export * from './kvm-host.ts';
+export * from './machines/genoa.ts';
 export * from './modules/describe-release.ts';
 export * from './modules/diff-releases.ts';
 export * from './plan/plan.ts';

@@ -175,20 +175,21 @@ export class UserSnp {
   }
 
   /** Memory of the guest: a guest_memfd for the private half, all private, and anonymous memory for the shared one. */
-  async addMemory(pages: number, flags = 0n): Promise<void> {
+  async addMemory(pages: number, flags = 0n, slot = 0, gpa = GUEST_MEMORY): Promise<void> {
     const size = BigInt(pages * PAGE_4K);
     const file = KVM_CREATE_GUEST_MEMFD.encode({ size, flags });
     this.gmem = await this.task.ioctl(this.vm, KVM.CREATE_GUEST_MEMFD, file);
     this.memory = await this.anonymous(pages);
     const region = KVM_USERSPACE_MEMORY_REGION2.encode({
+      slot,
       flags: KVM_MEM.GUEST_MEMFD,
-      guest_phys_addr: BigInt(GUEST_MEMORY),
+      guest_phys_addr: BigInt(gpa),
       memory_size: size,
       userspace_addr: BigInt(this.memory),
       guest_memfd: this.gmem,
     });
     await this.task.ioctl(this.vm, KVM.SET_USER_MEMORY_REGION2, region);
-    await this.setPrivate(GUEST_MEMORY, pages, true);
+    await this.setPrivate(gpa, pages, true);
   }
 
   /** Attributes are the file's. */
