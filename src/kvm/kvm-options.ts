@@ -1,17 +1,14 @@
 /** Module parameters of KVM. */
-import type { TdxOptions } from './backends/tdx/tdx-options.ts';
 import { DEFAULT_GUEST_MEMFD_OPTIONS, type GuestMemfdOptions } from './guest-memfd/vm-files.ts';
 
 /** @public */
 export interface KvmOptions extends GuestMemfdOptions {
   /** Most vCPUs of a VM (CONFIG_KVM_MAX_NR_VCPUS). */
   readonly maxVcpus: number;
-  /** kvm_intel.tdx: TDs are offered where the host can run them, with these choices; null turns them off. */
-  readonly tdx: Partial<TdxOptions> | null;
 }
 
 /** What kernels do unless told otherwise. @public */
-export const DEFAULT_KVM_OPTIONS: KvmOptions = { ...DEFAULT_GUEST_MEMFD_OPTIONS, maxVcpus: 1024, tdx: {} };
+export const DEFAULT_KVM_OPTIONS: KvmOptions = { ...DEFAULT_GUEST_MEMFD_OPTIONS, maxVcpus: 1024 };
 
 /** vCPU ids are below it (KVM_MAX_VCPU_IDS): four times as many as vCPUs by default. @public */
 export const MAX_VCPU_IDS = 4096;

@@ -13,15 +13,17 @@ import { createMemfile } from './memfile/memfile.ts';
 
 /** Module parameters, those of the technologies by their names. @public */
 export interface LoadOptions extends Partial<KvmOptions> {
-  readonly tdx?: Partial<TdxOptions>;
+  /** kvm_intel.tdx: TDs where the host can run them, with these choices; null turns them off. */
+  readonly tdx?: Partial<TdxOptions> | null;
 }
 
 /** Once per kernel. Throws what a technology makes loading fail with. @public */
 export async function loadKvm(kernel: HostKernel, { tdx, ...options }: LoadOptions = {}): Promise<Kvm> {
   // A kernel below which a hypervisor runs enters no guest itself.
+  const tds = tdx === null ? [] : [new TdxTechnology(tdx)];
   const technologies: readonly Technology[] =
     kernel.machine.hypervisor === null
-      ? [PLAIN, SW_PROTECTED, new TdxTechnology(tdx), new SnpTechnology(), PKVM]
+      ? [PLAIN, SW_PROTECTED, ...tds, new SnpTechnology(), PKVM]
       : [PKVM_UNPROTECTED, PKVM];
   const kvm = await Kvm.load(kernel, { ...DEFAULT_KVM_OPTIONS, ...options }, technologies);
   kernel.devices.register('/dev/kvm', () => new KvmDevice(kvm));

@@ -1,0 +1,51 @@
+/** MRTD of TDs made by system calls: what KVM's two orders of adding pages come to. */
+import { describe, expect, it } from 'vitest';
+import { PAGE_4K } from '../../../../src/abi/address.ts';
+import { TDH } from '../../../../src/abi/leaves.ts';
+import { R8, RDX } from '../../../../src/abi/registers.ts';
+import { seamcall, setOperands } from '../../../../src/kernel/seamcall.ts';
+import { mrtdOf, PAGE_ORDERS, type PageOrder } from '../../../../src/vmm/mrtd.ts';
+import { GUEST_MEMORY, tdxHost, UserTd } from './user-td.ts';
+
+const MRTD_FIELD = 0x1310_0003_0000_0000n;
+const contents = Uint8Array.from({ length: 3 * PAGE_4K }, (_, i) => (i * 7) % 251);
+
+async function mrtd(pageOrder: PageOrder, perPage: boolean): Promise<string> {
+  const host = await tdxHost({ tdx: { pageOrder } });
+  const td = await UserTd.build(host, 8);
+  const step = perPage ? PAGE_4K : contents.length;
+  for (let at = 0; at < contents.length; at += step) {
+    await td.initRegion(GUEST_MEMORY + at, contents.slice(at, at + step));
+  }
+  await td.initRegion(GUEST_MEMORY + 4 * PAGE_4K, new Uint8Array(PAGE_4K), false);
+  await td.finalize();
+  const [cpu] = host.kernel.cpus;
+  const words = new BigUint64Array(6);
+  for (let i = 0; i < words.length; i++) {
+    setOperands(cpu!, td.backend.td.tdr);
+    cpu!.lp.regs.q[RDX] = MRTD_FIELD + BigInt(i);
+    expect(seamcall(cpu!, TDH.mngRd)).toBe(0n);
+    words[i] = cpu!.lp.regs.q[R8]!;
+  }
+  await td.exit();
+  return Buffer.from(words.buffer).toString('hex');
+}
+
+const regions = [
+  { gpa: GUEST_MEMORY, pages: 3, source: contents, measure: true },
+  { gpa: GUEST_MEMORY + 4 * PAGE_4K, pages: 1, source: new Uint8Array(PAGE_4K), measure: false },
+];
+
+const expected = (order: PageOrder): string => Buffer.from(mrtdOf(regions, order)).toString('hex');
+
+describe('MRTD', () => {
+  it.each(PAGE_ORDERS)('is what user space computes, in %s order', async (order) => {
+    expect(await mrtd(order, false)).toEqual(expected(order));
+  });
+
+  it('is the same in both orders when user space hands over page by page', async () => {
+    const byPage = await mrtd('two-pass', true);
+    expect(byPage).toEqual(expected('one-pass'));
+    expect(byPage).not.toEqual(expected('two-pass'));
+  });
+});
