@@ -96,6 +96,29 @@ export const VERBS: readonly Verb[] = [
     load: () => import('./verbs/explain.ts'),
   },
   {
+    name: 'doctor',
+    operands: '',
+    summary:
+      'say how far this machine has come up as a TDX host, stage by stage: what fails, why, what to do',
+    options: [
+      [
+        '--root <path>',
+        'look at what was collected of another machine: a directory, a .tar.gz, or a mounted root',
+      ],
+    ],
+    help: `It only reads, and needs no root; what this user may not read is reported as
+unknown. Exit code 0: ready for TDs, or no TDX machine (a VM, another vendor,
+a TD); 1: a machine with TDX that is not ready, or of which it cannot be told.`,
+    load: () => import('./verbs/doctor.ts'),
+  },
+  {
+    name: 'collect',
+    operands: '',
+    summary: 'collect what doctor looks at, for doctor --root on another machine; docs/doctor.md lists it',
+    options: [['--out <path>', 'write to this .tar.gz or new directory (default: tdxlab-host.tar.gz)']],
+    load: () => import('./verbs/collect.ts'),
+  },
+  {
     name: 'modules',
     operands: '[diff] [releases...]',
     summary: 'list the TDX module releases known; `modules diff A B` compares two of them',
@@ -115,6 +138,24 @@ one-pass: each page is added, then extended (Linux since 6.16). two-pass: all
 pages of a section are added, then all extended (Ubuntu's TDX preview with QEMU
 8.2). Which one a TD has depends on the host that starts it.`,
     load: () => import('./verbs/measure.ts'),
+  },
+  {
+    name: 'vm',
+    operands: '[backend] [host...]',
+    summary:
+      'build and run an example VM through system calls: plain, sw-protected, tdx, snp, pkvm, or each in turn',
+    options: [
+      ['--trace', 'show every system call of user space, with its result'],
+      ['--image <file>', 'make the TD of this TDVF image instead of the embedded sample'],
+      ['--memory <size>', "the guest's memory, such as 512M or 4G (default 128M)"],
+      ['--vcpus <number>', 'number of vCPUs (default 1)'],
+    ],
+    help: `The guest keeps a secret, which the host looks for, shares a page with the host
+and takes it back; at the end everything must be given back. Without a host each
+runs on a machine that has its technology.
+
+${HOST_HELP}`,
+    load: () => import('./verbs/vm.ts'),
   },
   {
     name: 'replay',

@@ -1,20 +1,15 @@
 /** `tdxlab measure [IMAGE]`: MRTD of a TD made of a firmware image, before there is one. */
-import { readFileSync, statSync } from 'node:fs';
-import { GIB } from '../../abi/address.ts';
-import { formatBytes } from '../../abi/format-bytes.ts';
 import { InputError } from '../../abi/input-error.ts';
 import { MEASUREMENT_BYTES } from '../../abi/measurement.ts';
 import { type ImageMeasurement, measureImage } from '../../vmm/measure-image.ts';
 import { PAGE_ORDERS, type PageOrder } from '../../vmm/mrtd.ts';
-import { SAMPLE_IMAGE, sampleImage } from '../../vmm/sample-image.ts';
-import { readTdvf, type TdvfImage } from '../../vmm/tdvf/image.ts';
+import { SAMPLE_IMAGE } from '../../vmm/sample-image.ts';
+import type { TdvfImage } from '../../vmm/tdvf/image.ts';
 import { attributeNames, sectionName } from '../../vmm/tdvf/section.ts';
 import { toJson } from '../format.ts';
+import { readImage } from '../image-file.ts';
 import { printMeasurement } from '../print-measurement.ts';
 import { EXIT, type Run } from '../verb.ts';
-
-/** More than any firmware has. */
-const MAX_IMAGE_BYTES = GIB;
 
 /** Names of the orders in JSON. */
 const KEYS: Readonly<Record<PageOrder, string>> = { 'one-pass': 'onePass', 'two-pass': 'twoPass' };
@@ -22,7 +17,7 @@ const KEYS: Readonly<Record<PageOrder, string>> = { 'one-pass': 'onePass', 'two-
 export const run: Run = async ([path = SAMPLE_IMAGE], options, io) => {
   const orders = parseOrders(String(options.pageOrder ?? 'both'));
   const expected = options.expect === undefined ? undefined : parseMrtd(String(options.expect));
-  const image = path === SAMPLE_IMAGE ? sampleImage() : readTdvf(path, readImage(path));
+  const image = readImage(path);
   const measurement = measureImage(image, orders);
   const { mrtd, findings } = measurement;
   const matches = orders.filter((order) => mrtd !== null && mrtd.get(order) === expected);
@@ -44,21 +39,6 @@ function parseMrtd(text: string): string {
   const digits = 2 * MEASUREMENT_BYTES;
   if (text.length === digits && /^[0-9a-f]*$/i.test(text)) return text.toLowerCase();
   throw new InputError(`--expect takes an MRTD of ${digits} hexadecimal digits, not ${JSON.stringify(text)}`);
-}
-
-function readImage(path: string): Uint8Array {
-  try {
-    const stat = statSync(path);
-    if (stat.isDirectory()) throw new InputError(`${path}: this is a folder; give a firmware image`);
-    if (!stat.isFile() && !stat.isFIFO()) throw new InputError(`${path}: neither a file nor a pipe`);
-    if (stat.size <= MAX_IMAGE_BYTES) return readFileSync(path);
-    throw new InputError(`${path}: not a TDVF image: ${formatBytes(stat.size)} are too many for a firmware`);
-  } catch (error) {
-    if (error instanceof InputError) throw error;
-    const { code, message } = error as NodeJS.ErrnoException;
-    if (code !== 'ENOENT') throw new InputError(`${path}: cannot read it: ${message}`);
-    throw new InputError(`${path}: there is no such file; '${SAMPLE_IMAGE}' names the embedded image`);
-  }
 }
 
 function asJson(image: TdvfImage, { mrtd, findings }: ImageMeasurement): object {

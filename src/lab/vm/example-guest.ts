@@ -33,6 +33,8 @@ export interface GuestPlatform {
   wrap(script: GuestScript): GuestScript;
   /** Makes a page usable by the host, or private; true when that was granted. */
   convert(cpu: GuestCpu, gpa: number, isPrivate: boolean): GuestFlow<boolean>;
+  /** The machine knows whose pages are: a store by the host raises an exception. */
+  readonly hostStoresFault?: true;
   /** The measurement that the guest can prove, in hexadecimal digits; absent where there is none. */
   readonly measurement?: (cpu: GuestCpu, page: number) => GuestFlow<string>;
 }
@@ -64,7 +66,7 @@ export function exampleScript(platform: GuestPlatform, vcpus: number): GuestScri
 
 function* keepSecret(cpu: GuestCpu): GuestFlow {
   yield* cpu.write(EXAMPLE_PAGES.secret, TEXT.encode(EXAMPLE_TEXTS.secret));
-  yield* printLine(cpu, `wrote a secret to private memory at ${hex(EXAMPLE_PAGES.secret)}`);
+  yield* printLine(cpu, `wrote a secret to ${hex(EXAMPLE_PAGES.secret)}`);
   yield* step(cpu, EXAMPLE_STEPS.secretWritten);
   const kept = yield* readText(cpu, EXAMPLE_PAGES.secret, EXAMPLE_TEXTS.secret.length);
   yield* printLine(cpu, kept === EXAMPLE_TEXTS.secret ? 'the secret is still there' : 'the secret is gone');

@@ -12,7 +12,7 @@ import { mapFile } from '../../vmm/vm/user-memory.ts';
 
 /** One way to look, and what came of it. @public */
 export interface Look {
-  readonly how: 'memory' | 'guest_memfd' | 'physical';
+  readonly how: 'memory' | 'guest_memfd' | 'physical' | 'store';
   /** What was read, as text where it is text; an errno, a signal or an exception with its reason. */
   readonly result: string;
   /** The bytes, where some were read. */
@@ -47,6 +47,17 @@ export async function lookAtPhysical(
   const pfn = pfnBehind(task, vm, gpa);
   if (pfn === null) return null;
   return look('physical', async () => task.lp.load(pfn * PAGE_4K, length));
+}
+
+/** The kernel writes to the page's memory; null where the guest has no page there. For machines that know owners. @public */
+export async function tryStore(task: Task, vm: GuestVm, gpa: number): Promise<Look | null> {
+  const pfn = pfnBehind(task, vm, gpa);
+  if (pfn === null) return null;
+  const bytes = new TextEncoder().encode('overwritten');
+  return look('store', async () => {
+    task.lp.store(pfn * PAGE_4K, bytes);
+    return bytes;
+  });
 }
 
 /** Page frame of the private page at `gpa`, or where there is no guest_memfd that of the page itself. @public */

@@ -35,10 +35,10 @@ export function guestPlatform(backend: BackendName, { machine }: Pick<Host, 'mac
       const cBit = machine.snp!.cBit;
       const ghcb = (cpu: GuestCpu): number => GHCB_PAGES + cpu.index * PAGE_4K;
       const wrap = (script: GuestScript): GuestScript => asSnpGuest(script, { cBit, ghcb });
-      return { title: 'an SEV-SNP guest', wrap, convert: byHypercall };
+      return { title: 'an SEV-SNP guest', wrap, convert: byHypercall, hostStoresFault: true };
     }
     case 'pkvm':
-      return { title: 'a protected VM of pKVM', wrap: asItIs, convert: bySharing };
+      return { title: 'a protected VM of pKVM', wrap: asItIs, convert: bySharing, hostStoresFault: true };
   }
 }
 

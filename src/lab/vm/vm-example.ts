@@ -3,6 +3,7 @@
  * back, and the host looks at both.
  */
 import { hex } from '../../abi/address.ts';
+import { formatBytes } from '../../abi/format-bytes.ts';
 import { onlineCpus } from '../../kernel/cpu.ts';
 import { startProcess } from '../../kernel/process/process.ts';
 import type { SystemCalls } from '../../kernel/process/system-calls.ts';
@@ -18,8 +19,15 @@ import type { VcpuEnd } from '../../vmm/vm/vcpu-run.ts';
 import { setGuestScript } from '../kvm-host.ts';
 import { accountOf, type HostAccount } from './account.ts';
 import { buildExample, type ExampleVm, type ExampleVmOptions } from './build-example.ts';
-import { EXAMPLE_PAGES, EXAMPLE_STEPS, EXAMPLE_TEXTS, exampleScript, STEP_PORT } from './example-guest.ts';
-import { addressesOf, type Look, lookAtFile, lookAtMemory, lookAtPhysical } from './look.ts';
+import {
+  EXAMPLE_PAGES,
+  EXAMPLE_STEPS,
+  EXAMPLE_TEXTS,
+  exampleScript,
+  type GuestPlatform,
+  STEP_PORT,
+} from './example-guest.ts';
+import { addressesOf, type Look, lookAtFile, lookAtMemory, lookAtPhysical, tryStore } from './look.ts';
 import { launchDigestOf } from './measured.ts';
 import { guestPlatform } from './platforms.ts';
 import type { VmHost } from './vm-host.ts';
@@ -31,6 +39,8 @@ export interface VmEvent {
   /** `call` is a system call of user space. */
   readonly who: 'host' | 'guest' | 'call';
   readonly text: string;
+  /** The story is complete without it. */
+  readonly isDetail: boolean;
 }
 
 /** @public */
@@ -95,6 +105,7 @@ class Example {
   readonly #watch: (event: VmEvent) => void;
   readonly #options: VmExampleOptions;
   readonly #calls: SystemCalls;
+  readonly #platform: GuestPlatform;
   readonly #console: string[] = [];
   readonly #looks: { secret: Look[]; shared: Look | null; again: Look | null } = {
     secret: [],
@@ -103,6 +114,8 @@ class Example {
   };
   /** Step that the guest is at. */
   #step = 0;
+  #lastCall: string | null = null;
+  #repeats = 0;
 
   constructor(
     host: VmHost,
@@ -116,22 +129,32 @@ class Example {
     this.#task = task;
     this.#watch = watch;
     this.#options = options;
+    this.#platform = guestPlatform(backend, host);
     this.#calls = options.trace === true ? new TracedSystemCalls(task, this.#traced) : task;
   }
 
-  tell(who: VmEvent['who'], text: string): void {
-    this.#watch({ timeNs: this.#host.machine.clock.nowNs, who, text });
+  /** Calls that repeat the one before are counted. */
+  tell(who: VmEvent['who'], text: string, isDetail = false): void {
+    if (who === 'call' && text === this.#lastCall) {
+      this.#repeats++;
+      return;
+    }
+    const { nowNs: timeNs } = this.#host.machine.clock;
+    if (this.#repeats > 0)
+      this.#watch({ timeNs, who: 'call', text: `(the same ${this.#repeats} more times)`, isDetail });
+    this.#repeats = 0;
+    this.#lastCall = who === 'call' ? text : null;
+    this.#watch({ timeNs, who, text, isDetail });
   }
 
   async run(): Promise<Omit<VmExample, 'backend' | 'before' | 'after' | 'ok'>> {
     const built = await buildExample(this.#calls, this.#backend, this.#options);
     const { vm } = built;
     this.#describe(built);
-    const platform = guestPlatform(this.#backend, this.#host);
-    const script = exampleScript(platform, vm.vcpus.length);
+    const script = exampleScript(this.#platform, vm.vcpus.length);
     for (const { fd } of vm.vcpus) setGuestScript(this.#host.guests, this.#task, fd, script);
     const end = await this.#runVcpus(vm);
-    this.tell('host', end.text);
+    this.tell('host', end.text, true);
     const measurement = this.#measurement(built);
     await vm.close();
     return { measurement, console: this.#console, looks: this.#looks, end };
@@ -142,12 +165,10 @@ class Example {
   #describe({ vm, predicted }: ExampleVm): void {
     const bytes = vm.slots.reduce((sum, { start, end }) => sum + end - start, 0);
     const taken = privateBytes(vm);
-    this.tell(
-      'host',
-      `built a VM with ${vm.vcpus.length} vCPU${vm.vcpus.length === 1 ? '' : 's'} and ${bytes / 2 ** 20} MiB of memory, ` +
-        `${taken / 1024} KiB of them taken`,
-    );
-    if (predicted !== null) this.tell('host', `expects the ${predicted.name} ${predicted.digits}`);
+    const vcpus = `${vm.vcpus.length} vCPU${vm.vcpus.length === 1 ? '' : 's'}`;
+    const filled = taken === 0 ? '' : `, ${formatBytes(taken)} of it filled before the start`;
+    this.tell('host', `built a VM with ${vcpus} and ${formatBytes(bytes)} of memory${filled}`);
+    if (predicted !== null) this.tell('host', `expects the ${predicted.name} ${predicted.digits}`, true);
   }
 
   /** The other vCPUs first: they wait while the first one switches the VM off. */
@@ -195,11 +216,13 @@ class Example {
   async #lookAtSecret(vm: GuestVm): Promise<void> {
     const { secret } = EXAMPLE_PAGES;
     const { length } = EXAMPLE_TEXTS.secret;
-    this.tell('host', `looks for the secret at ${addressesOf(this.#task, vm, secret)}`);
+    this.tell('host', `looks for the secret at ${addressesOf(this.#task, vm, secret)}`, true);
     const looks = [await this.#lookThrough(vm, secret, length)];
     if (vm.slots[0]!.backing === 'split') looks.push(this.#told(await lookAtFile(vm, secret, length)));
     const physical = await lookAtPhysical(this.#task, vm, secret, length);
     if (physical !== null) looks.push(this.#told(physical));
+    const write = this.#platform.hostStoresFault === true ? await tryStore(this.#task, vm, secret) : null;
+    if (write !== null) looks.push(this.#told(write));
     this.#looks.secret = looks;
   }
 
@@ -219,8 +242,9 @@ class Example {
       memory: `user space reads its mapping of ${where}`,
       guest_memfd: 'user space maps the guest_memfd',
       physical: 'the kernel reads the physical page',
+      store: 'the kernel writes to it',
     };
-    this.tell('host', `${ways[look.how]}: ${look.result}`);
+    this.tell('host', `${ways[look.how]}: ${look.result}`, look.how === 'guest_memfd');
     return look;
   }
 
@@ -229,10 +253,8 @@ class Example {
     const measured =
       predicted.name === 'MRTD' ? mrtdIn(this.#console) : launchDigestOf(this.#host, this.#task, vm.fd);
     const isEqual = measured === predicted.digits;
-    this.tell(
-      'host',
-      `${predicted.name} as ${isEqual ? 'expected' : `measured differs: ${measured ?? 'unknown'}`}`,
-    );
+    const verdict = isEqual ? 'is the one computed beforehand' : `is another: ${measured ?? 'unknown'}`;
+    this.tell('host', `the ${predicted.name} ${verdict}`);
     return { name: predicted.name, predicted: predicted.digits, measured };
   }
 }

@@ -2,7 +2,6 @@
 import { hex } from '../../abi/address.ts';
 import { KVM_CAP } from '../../abi/kvm/capabilities.ts';
 import { KVM } from '../../abi/kvm/ioctl.ts';
-import { KVM_SEV, KVM_SEV_CMD } from '../../abi/kvm/sev.ts';
 import {
   GUEST_MEMFD_FLAG,
   KVM_CPUID2,
@@ -17,9 +16,9 @@ import {
   KVM_USERSPACE_MEMORY_REGION,
   KVM_USERSPACE_MEMORY_REGION2,
 } from '../../abi/kvm/structs.ts';
-import { KVM_TDX, KVM_TDX_CMD, KVM_TDX_MEASURE_MEMORY_REGION } from '../../abi/kvm/tdx.ts';
 import { KVM_VM_TYPE } from '../../abi/kvm/vm-types.ts';
 import type { UserArg } from '../../kernel/process/system-calls.ts';
+import { type CommandTechnology, describeCommand } from './describe-command.ts';
 import { flagNames, nameOf } from './flag-names.ts';
 
 type Describe = (bytes: Uint8Array) => string;
@@ -51,15 +50,20 @@ export function requestName(request: number): string {
   return nameOf('KVM_', KVM, request);
 }
 
-/** The argument; empty where there is none. `technology` tells whose commands KVM_MEMORY_ENCRYPT_OP takes. @internal */
+/**
+ * The argument; empty where there is none. `technology` tells whose commands KVM_MEMORY_ENCRYPT_OP takes, `behind` is the
+ * structure that a command points to.
+ * @internal
+ */
 export function describeArgument(
   request: number,
   arg: UserArg | undefined,
-  technology: 'tdx' | 'sev',
+  technology: CommandTechnology,
+  behind: string | undefined,
 ): string {
   if (arg === undefined) return '';
   if (!(arg instanceof Uint8Array)) return VALUES.get(request)?.(Number(arg)) ?? hex(arg);
-  if (request === KVM.MEMORY_ENCRYPT_OP) return technology === 'tdx' ? tdxCommand(arg) : sevCommand(arg);
+  if (request === KVM.MEMORY_ENCRYPT_OP) return describeCommand(arg, technology, behind);
   return STRUCTURES.get(request)?.(arg) ?? `{${arg.length} bytes}`;
 }
 
@@ -109,17 +113,4 @@ function memoryAttributes2(bytes: Uint8Array): string {
 function preFault(bytes: Uint8Array): string {
   const { gpa, size } = KVM_PRE_FAULT_MEMORY.decode(bytes);
   return `{gpa=${hex(gpa)}, size=${hex(size)}}`;
-}
-
-function tdxCommand(bytes: Uint8Array): string {
-  const { id, flags, data, hw_error } = KVM_TDX_CMD.decode(bytes);
-  const flag = flags === KVM_TDX_MEASURE_MEMORY_REGION ? ', flags=KVM_TDX_MEASURE_MEMORY_REGION' : '';
-  const error = hw_error === 0n ? '' : `, hw_error=${hex(hw_error)}`;
-  return `{id=${nameOf('KVM_TDX_', KVM_TDX, id)}${flag}, data=${hex(data)}${error}}`;
-}
-
-function sevCommand(bytes: Uint8Array): string {
-  const { id, data, error, sev_fd } = KVM_SEV_CMD.decode(bytes);
-  const told = error === 0 ? '' : `, error=${hex(error)}`;
-  return `{id=${nameOf('KVM_SEV_', KVM_SEV, id)}, data=${hex(data)}, sev_fd=${sev_fd}${told}}`;
 }

@@ -13,6 +13,7 @@ import type {
   UserArg,
   UserOffset,
 } from '../../kernel/process/system-calls.ts';
+import { pointerIn } from './describe-command.ts';
 import { describeExit } from './describe-exit.ts';
 import { describeArgument, requestName } from './describe-ioctl.ts';
 import { flagNames, nameOf } from './flag-names.ts';
@@ -72,14 +73,15 @@ export class TracedSystemCalls implements SystemCalls {
   async ioctl(fd: number, request: number, arg?: UserArg): Promise<number> {
     if (request === KVM.CREATE_VM) this.#process.technology = arg === KVM_VM_TYPE.TDX ? 'tdx' : 'sev';
     const head = `ioctl(${this.#fd(fd)}, ${requestName(request)}`;
-    const before = describeArgument(request, arg, this.#process.technology);
-    // What the call writes into the structure is shown too: a program's buffer is described once it has ended.
+    if (request === KVM.RUN) return this.#run(fd, `${head})`);
+    const { technology } = this.#process;
+    const pointer = pointerIn(request, arg, technology);
+    // Loaded before the call, which may change it; a program's own buffer is described once the call has ended.
+    const behind = pointer?.describe(await this.#calls.load(pointer.address, pointer.lengthBytes));
     const call = (): string => {
-      const shown =
-        arg instanceof Uint8Array ? describeArgument(request, arg, this.#process.technology) : before;
+      const shown = describeArgument(request, arg, technology, behind);
       return `${head}${shown === '' ? '' : `, ${shown}`})`;
     };
-    if (request === KVM.RUN) return this.#run(fd, call());
     const result = await this.#traced(call, () => this.#calls.ioctl(fd, request, arg), String);
     const made = MADE.get(request);
     if (made !== undefined) this.#process.names.set(result, made(arg ?? 0));
