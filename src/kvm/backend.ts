@@ -28,7 +28,7 @@ export interface MapRequest {
 export interface Backend {
   readonly name: BackendName;
   readonly hasPrivateMemory: boolean;
-  /** The host cannot see registers: KVM_GET_REGS and its like give EINVAL. */
+  /** The host cannot see registers: KVM_GET_REGS and its like give EINVAL. No slot can be read-only. */
   readonly hasProtectedState: boolean;
   /** Bit of a GPA that the guest sets for shared (tdx) or private (snp) accesses; null: attributes alone tell. */
   readonly sharedBit: number | null;
@@ -39,6 +39,8 @@ export interface Backend {
 
   /** Refuses KVM_CREATE_VCPU: throws KernelError. Caller holds vm.lock. */
   checkCreateVcpu(vcpuId: number): void;
+  /** False while the host still sees and sets the registers of a vCPU with protected state (snp: until it is measured). */
+  protectsRegisters?(vcpu: Vcpu): boolean;
   createVcpu(vcpu: Vcpu): void | Promise<void>;
   freeVcpu(vcpu: Vcpu): Promise<void>;
   /** Refuses KVM_RUN before the technology's set-up is complete: throws KernelError. */

@@ -44,7 +44,8 @@ function run(vcpu: Vcpu, arg: UserArg, task: Task): Promise<number> {
 /** An ioctl on state that the host sees. Throws EINVAL where the technology protects it. */
 function open(handler: VcpuIoctl): VcpuIoctl {
   return async (vcpu, arg, task) => {
-    if (!vcpu.vm.backend.hasProtectedState) return handler(vcpu, arg, task);
+    const { backend } = vcpu.vm;
+    if (!(backend.protectsRegisters?.(vcpu) ?? backend.hasProtectedState)) return handler(vcpu, arg, task);
     throw new KernelError('EINVAL', 'protected-state', 'the host does not see the registers of such a vCPU');
   };
 }

@@ -33,6 +33,12 @@ export class NestedPages {
     return this.#mmio.get(gfn) === generation ? 'mmio' : null;
   }
 
+  /** Every mapping: first frames and number of pages. */
+  *leaves(): Generator<Leaf & { readonly gfn: number; readonly pages: number }> {
+    for (const [gfn, leaf] of this.#small) yield { ...leaf, gfn, pages: 1 };
+    for (const [gfn, leaf] of this.#large) yield { ...leaf, gfn, pages: PAGES_PER_2M };
+  }
+
   isMapped(gfn: number, isPrivate: boolean): boolean {
     return this.#leaf(gfn)?.isPrivate === isPrivate;
   }

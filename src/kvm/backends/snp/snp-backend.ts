@@ -24,6 +24,7 @@ import { memoryEncryptOp } from './sev-commands.ts';
 import { HANDLED, SnpGuest, SnpVcpu } from './snp-guest.ts';
 import type { SnpHost } from './snp-host.ts';
 import { handleVmgexit } from './vmgexit.ts';
+import { setResetState } from './vmsa-state.ts';
 
 /** VMEXIT_INVALID: VMRUN found the state of host or guest wrong. */
 const VMEXIT_INVALID = 0xffff_ffff_ffff_ffffn;
@@ -33,6 +34,7 @@ const VMEXIT_NPF = 0x400n;
 export class SnpBackend implements Backend {
   readonly name = 'snp';
   readonly hasPrivateMemory = true;
+  readonly hasProtectedState = true;
   readonly sharedBit: number;
   readonly file: FileTechnology;
   readonly maxVcpus = null;
@@ -44,12 +46,12 @@ export class SnpBackend implements Backend {
     this.file = fileTechnology(this.guest);
   }
 
-  /** From LAUNCH_FINISH on; before, user space sets the registers that are measured. */
-  get hasProtectedState(): boolean {
-    return this.guest.isLaunched;
-  }
-
   checkCreateVcpu(): void {}
+
+  /** Before LAUNCH_FINISH user space sets the registers that are measured. */
+  protectsRegisters(vcpu: Vcpu): boolean {
+    return this.guest.vcpus.get(vcpu)?.isProtected === true;
+  }
 
   createVcpu(vcpu: Vcpu): void {
     const { guest } = this;
@@ -58,6 +60,7 @@ export class SnpBackend implements Backend {
     const pfn = guest.vm.kernel.pageRefs.alloc({ purpose: 'snp-vmsa' });
     if (pfn === null) throw new KernelError('ENOMEM', 'snp-no-memory', 'there is no memory for a save area');
     guest.vcpus.set(vcpu, new SnpVcpu(guest, vcpu, pfn, sevInfo(guest)));
+    setResetState(vcpu);
   }
 
   async freeVcpu(vcpu: Vcpu): Promise<void> {

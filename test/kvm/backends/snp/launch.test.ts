@@ -315,6 +315,9 @@ describe('the launch digest', () => {
     for (const id of [0, 1]) {
       const fd = await user.addVcpu(id);
       const eip = id === 0 ? 0xffff_fff0 : AP_EIP;
+      const sregs = new Uint8Array(KVM_SREGS.bytes);
+      await user.task.ioctl(fd, KVM.GET_SREGS, sregs);
+      if (id === 0) expect(sregs).toEqual(KVM_SREGS.encode(resetSregs(eip)));
       const regs = { rdx: SIGNATURE, rip: BigInt(eip % 0x1_0000), rflags: 2n };
       await user.task.ioctl(fd, KVM.SET_REGS, KVM_REGS.encode(regs));
       await user.task.ioctl(fd, KVM.SET_SREGS, KVM_SREGS.encode(resetSregs(eip)));
@@ -331,6 +334,10 @@ describe('the launch digest', () => {
     await user.update(0x80_e000, page(0), CPUID);
     await user.update(0x80_f000, counting, UNMEASURED);
     await user.finish();
+    const regs = new Uint8Array(KVM_REGS.bytes);
+    expect(await refusal(user.task.ioctl(user.vcpus[0]!.fd, KVM.GET_REGS, regs))).toBe(
+      'EINVAL protected-state',
+    );
     const [context] = host.snp.snp.firmware.contexts.values();
     expect(Buffer.from(context!.launchDigest).toString('hex')).toBe(EXPECTED);
   });
