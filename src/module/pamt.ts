@@ -5,7 +5,7 @@
  * Entries are kept beside the simulated memory rather than in it, by the 1 GiB block they describe. They belong
  * to the machine's memory all the same: they outlive the module image, and an update finds them as they were.
  */
-import { alignUp, index1g, PAGE_1G, PAGE_2M, PAGE_4K } from '../abi/address.ts';
+import { alignUp, CACHE_LINE, index1g, offsetIn, PAGE_1G, PAGE_2M, PAGE_4K } from '../abi/address.ts';
 import { LEVEL_4K, type PageLevel } from '../abi/page-types.ts';
 import { MachineCheck } from '../machine/exceptions.ts';
 import type { PhysicalMemory } from '../machine/memory.ts';
@@ -42,8 +42,8 @@ export class Pamt {
   /** Blocks that were found in the TDMRs, by number: what is initialised stays so. */
   readonly #usable: (PamtBlock | undefined)[];
 
-  /** The entry that was last found intact, and `ownerChanges` of the memory at the time. */
-  readonly #lastRead = { page: -1, level: LEVEL_4K as PageLevel, ownerChanges: -1 };
+  /** The entry and line of memory that were last found intact, and `ownerChanges` of the memory at the time. */
+  readonly #lastRead = { page: -1, level: LEVEL_4K as PageLevel, line: -1, ownerChanges: -1 };
 
   constructor(memory: PhysicalMemory, tdmrs: readonly Tdmr[], keyId: number, dynamic: boolean) {
     this.tdmrs = tdmrs;
@@ -163,8 +163,13 @@ export class Pamt {
     const { ownerChanges } = this.#memory;
     if (read.page === address && read.level === level && read.ownerChanges === ownerChanges) return;
     const at = block.entryAddress(address, level);
-    if (!this.#memory.isIntact(at, this.#keyId))
-      throw new MachineCheck(at, 'page metadata were written over');
+    // Four entries share a line.
+    const line = at - offsetIn(at, CACHE_LINE);
+    if (read.line !== line || read.ownerChanges !== ownerChanges) {
+      if (!this.#memory.isIntact(at, this.#keyId))
+        throw new MachineCheck(at, 'page metadata were written over');
+      read.line = line;
+    }
     read.page = address;
     read.level = level;
     read.ownerChanges = ownerChanges;
