@@ -1,4 +1,8 @@
 /** Whole hosts: put together, planned, explained, replayed, broken on purpose. */
+export { type DoctorReport, type DoctorVerdict, diagnose, type StageReport } from './doctor/diagnose.ts';
+export type { Looked, StageStatus } from './doctor/finding.ts';
+export type { PlanOutlook } from './doctor/plan-outlook.ts';
+export type { StageId } from './doctor/stage.ts';
 export * from './explain/explain.ts';
 export * from './explain/explanation.ts';
 export * from './fail-at.ts';

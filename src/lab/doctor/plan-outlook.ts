@@ -31,8 +31,10 @@ export async function planOutlook(facts: HostFacts): Promise<PlanOutlook | undef
   try {
     const survey = await readHost(sources);
     const { verdict, pamt, tds, remedies } = planHost(survey, { holes: 'memblock', dynamicPamt: false });
+    // A survey assumes KeyIDs where none are shown, and assumed ones are not for telling.
+    const count = survey.observed.keyIds === undefined ? '' : `, ${tds.max} TDs at once`;
     const says = verdict.ok
-      ? `With this memory TDX initialises: ${formatBytes(pamt.totalBytes)} for PAMT, ${tds.max} TDs at once.`
+      ? `With this memory TDX initialises: ${formatBytes(pamt.totalBytes)} for PAMT${count}.`
       : `With this memory TDX does not initialise: ${verdict.reason}.`;
     return { ok: verdict.ok, says, remedies, sources: names };
   } catch (error) {

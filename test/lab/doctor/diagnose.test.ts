@@ -124,6 +124,13 @@ describe('doctor on a host that is not ready', () => {
     expect(stage(report, 'kvm').says).toBe('waits for: BIOS');
   });
 
+  it('plans with the memory that the log shows, and counts no TDs on KeyIDs that were not shown', async () => {
+    const found = await doctor(GOOD_HOST);
+    expect(found.plan!.says).toBe('With this memory TDX initialises: 1 GiB for PAMT, 63 TDs at once.');
+    const nothing = await doctor(changed(NOTHING_FOUND));
+    expect(nothing.plan!.says).toBe('With this memory TDX initialises: 1 GiB for PAMT.');
+  });
+
   it('blames the BIOS without registers only where the log is whole', async () => {
     const hidden = { ...NOTHING_FOUND, '/msr.json': undefined };
     const whole = await doctor(changed(hidden));
@@ -250,6 +257,22 @@ describe('doctor on a host that is not ready', () => {
     expect(stage(report, 'kvm').looked).toContainEqual({
       where: '/etc/modprobe.d/tdx.conf',
       value: 'options kvm-intel tdx=1 nested=0',
+    });
+  });
+
+  it("gives KVM's own reason from the log, though nobody is seen to have asked", async () => {
+    const lines = [...GOOD_TDX_LINES, 'kvm_intel: TDX requires APICv'];
+    const report = await doctor(
+      changed({
+        '/sys/module/kvm_intel/parameters/tdx': 'N\n',
+        '/proc/cmdline': 'nohibernate\n',
+        '/kernel.log': bootLog(lines, 'nohibernate'),
+      }),
+    );
+    expect(stage(report, 'kvm')).toMatchObject({
+      status: 'fail',
+      says: 'kvm_intel turned TDX off when it loaded',
+      remedy: 'Remove the parameter and load kvm_intel again with tdx=1.',
     });
   });
 

@@ -62,7 +62,10 @@ function judgeKvm(facts: HostFacts): Finding {
   if (/^[Y1]/.test(value)) return judgeDevice(facts, [look(parameter)]);
   const asked = whoAsked(facts);
   const looked = [look(parameter), ...asked];
-  if (asked.length === 0) return fail('nobody turned kvm_intel.tdx on', NOT_ASKED, looked);
+  // KVM gives its reason only where somebody asked, be it by hand.
+  const line = logLine(facts, GATE_LINES);
+  if (asked.length === 0 && line === undefined)
+    return fail('nobody turned kvm_intel.tdx on', NOT_ASKED, looked);
   for (const [path, name] of GATES) {
     const gate = facts.text(path);
     if (!/^[N0]/.test(valueIn(gate) ?? '')) continue;
@@ -71,7 +74,6 @@ function judgeKvm(facts: HostFacts): Finding {
       look(gate),
     ]);
   }
-  const line = logLine(facts, GATE_LINES);
   const advice = line === undefined ? undefined : adviceOnLine(line.value);
   const turnedOff = fail(
     'kvm_intel turned TDX off when it loaded',
