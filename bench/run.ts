@@ -135,6 +135,16 @@ function conversions(): Row[] {
   ];
 }
 
+/** What a large TD takes when its guest has touched 1 % of it. */
+function touchedTd(): Row[] {
+  const { touchedPages = 0, pagesTaken = 0, stateMib = 0, framesMib = 0 } = child('touched-td.ts');
+  const name = 'TD of 64 GiB, 1 % touched';
+  return [
+    { what: `${name}: pages / touched`, measured: pagesTaken / touchedPages, unit: 'x', limit: ['<=', 1.01] },
+    { what: `${name}: beside contents`, measured: stateMib - framesMib, unit: 'MiB', limit: ['<=', 200] },
+  ];
+}
+
 const rows: Row[] = [
   ...bringUp(2, 2, 2, 250),
   ...bringUp(16, 8, 20, 600),
@@ -143,6 +153,7 @@ const rows: Row[] = [
   ...sysRd(),
   ...trustDomains(),
   ...conversions(),
+  ...touchedTd(),
 ];
 for (const { what, measured, unit, limit } of rows) {
   const figure = measured >= 1000 ? Math.round(measured).toLocaleString('en-US') : measured.toFixed(2);

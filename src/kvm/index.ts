@@ -6,6 +6,7 @@ export { SEV_DEVICE } from './backends/snp/enable-snp.ts';
 export { SnpHost } from './backends/snp/snp-host.ts';
 export { SnpTechnology } from './backends/snp/technology.ts';
 export * from './backends/software/technologies.ts';
+export * from './backends/tdx/index.ts';
 export { HYPERCALL_EXITS } from './capabilities.ts';
 export { KvmDevice } from './dev-kvm.ts';
 export type { FaultOutcome, GuestFault } from './fault.ts';
