@@ -102,6 +102,10 @@ export interface Technology {
   probe(kernel: HostKernel): Promise<Reason | null> | Reason | null;
   /** Makes the backend of a new VM. Throws KernelError. */
   create: BackendFactory;
+  /** An attribute of /dev/kvm that is the technology's (KVM_GET_DEVICE_ATTR); undefined where it is none. */
+  deviceAttribute?(group: number, attribute: bigint): bigint | undefined;
+  /** KVM_MEMORY_ENCRYPT_OP on VMs of types that have none, where the technology is there. Throws KernelError. */
+  refuseEncryption?(task: Task, arg: UserArg): Promise<never>;
 }
 
 /** @public */

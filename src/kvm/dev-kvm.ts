@@ -3,6 +3,7 @@ import { PAGE_4K } from '../abi/address.ts';
 import { KernelError } from '../abi/errno.ts';
 import { KVM_API_VERSION } from '../abi/kvm/capabilities.ts';
 import { KVM } from '../abi/kvm/ioctl.ts';
+import { KVM_DEVICE_ATTR } from '../abi/kvm/structs.ts';
 import type { FileObject } from '../kernel/process/file-object.ts';
 import type { FileStat, UserArg } from '../kernel/process/system-calls.ts';
 import type { Task } from '../kernel/process/task.ts';
@@ -38,6 +39,9 @@ export class KvmDevice implements FileObject {
         return RUN_PAGES * PAGE_4K;
       case KVM.GET_SUPPORTED_CPUID:
         return getSupportedCpuid(task.lp, arg, task);
+      case KVM.GET_DEVICE_ATTR:
+      case KVM.HAS_DEVICE_ATTR:
+        return deviceAttribute(this.#kvm, request, arg, task);
       default:
         // The kernel's answer here is not ENOTTY.
         throw new KernelError('EINVAL', 'kvm-ioctl', '/dev/kvm has no such ioctl', { request });
@@ -49,6 +53,20 @@ export class KvmDevice implements FileObject {
   }
 
   async release(): Promise<void> {}
+}
+
+/** KVM_GET_DEVICE_ATTR and KVM_HAS_DEVICE_ATTR. Throws EFAULT, ENXIO for an attribute that there is not. */
+async function deviceAttribute(kvm: Kvm, request: number, arg: UserArg, task: Task): Promise<number> {
+  const { group, attr, addr } = KVM_DEVICE_ATTR.decode(await task.copyIn(arg, KVM_DEVICE_ATTR.bytes));
+  for (const technology of kvm.technologies.values()) {
+    const value = technology.deviceAttribute?.(group, attr);
+    if (value === undefined) continue;
+    if (request === KVM.GET_DEVICE_ATTR) {
+      await task.copyOut(addr, new Uint8Array(BigUint64Array.of(value).buffer));
+    }
+    return 0;
+  }
+  throw new KernelError('ENXIO', 'kvm-attribute', '/dev/kvm has no such attribute', { group, attr });
 }
 
 /** KVM_CREATE_VM. Throws EMFILE, EINVAL for a type the host does not offer, and what the technology says. */

@@ -39,8 +39,9 @@ export const VM_IOCTLS: ReadonlyMap<number, VmIoctl> = new Map<number, VmIoctl>(
   [KVM.GET_TSC_KHZ, (vm) => vm.tscKhz],
   [
     KVM.MEMORY_ENCRYPT_OP,
-    (vm, arg, task) => {
+    async (vm, arg, task, { technologies }) => {
       if (vm.backend.memoryEncryptOp !== undefined) return vm.backend.memoryEncryptOp(task, arg);
+      for (const technology of technologies.values()) await technology.refuseEncryption?.(task, arg);
       throw new KernelError('ENOTTY', 'no-encryption', `VMs of type ${vm.type} have no encryption commands`);
     },
   ],

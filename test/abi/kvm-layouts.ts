@@ -34,6 +34,7 @@ export const LAYOUTS: Readonly<Record<string, { bytes: number; offsets: Readonly
     KVM_CREATE_GUEST_MEMFD: { bytes: 64, offsets: { size: 0, flags: 8 } },
     KVM_PRE_FAULT_MEMORY: { bytes: 64, offsets: { gpa: 0, size: 8, flags: 16 } },
     KVM_ENABLE_CAP: { bytes: 104, offsets: { cap: 0, flags: 4, args: 8 } },
+    KVM_DEVICE_ATTR: { bytes: 24, offsets: { flags: 0, group: 4, attr: 8, addr: 16 } },
     KVM_ENC_REGION: { bytes: 16, offsets: { addr: 0, size: 8 } },
     KVM_REGS: {
       bytes: 144,
@@ -231,6 +232,8 @@ export const REQUESTS: Readonly<Record<string, number>> = {
   MEMORY_ENCRYPT_UNREG_REGION: 0x8010aebc,
   SET_MEMORY_ATTRIBUTES: 0x4020aed2,
   CREATE_GUEST_MEMFD: 0xc040aed4,
+  GET_DEVICE_ATTR: 0x4018aee2,
+  HAS_DEVICE_ATTR: 0x4018aee3,
   PRE_FAULT_MEMORY: 0xc040aed5,
   SET_MEMORY_ATTRIBUTES2: 0xc080aed2,
 };

@@ -34,6 +34,9 @@ export const KVM_SEV = {
 /** A command's name. @public */
 export type KvmSevCommandName = keyof typeof KVM_SEV;
 
+/** Attribute of /dev/kvm: the VMSA features that KVM_SEV_INIT2 takes, 64 bits. @public */
+export const KVM_X86_SEV_VMSA_FEATURES = { group: 1, attr: 0n } as const;
+
 /** The argument of KVM_MEMORY_ENCRYPT_OP; `error` is the firmware's, `sev_fd` an open /dev/sev. @public */
 export const KVM_SEV_CMD = struct({ id: u32, pad0: u32, data: u64, error: u32, sev_fd: u32 });
 

@@ -63,6 +63,9 @@ export const KVM_PRE_FAULT_MEMORY = struct({ gpa: u64, size: u64, flags: u64, pa
 /** KVM_ENABLE_CAP. @public */
 export const KVM_ENABLE_CAP = struct({ cap: u32, flags: u32, args: u64s(4), pad: bytes(64) });
 
+/** KVM_GET_DEVICE_ATTR and its like; `addr` is where the value is. @public */
+export const KVM_DEVICE_ATTR = struct({ flags: u32, group: u32, attr: u64, addr: u64 });
+
 /** KVM_MEMORY_ENCRYPT_REG_REGION and UNREG. @public */
 export const KVM_ENC_REGION = struct({ addr: u64, size: u64 });
 

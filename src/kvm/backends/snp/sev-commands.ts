@@ -53,3 +53,13 @@ function refusalOf(id: number): SevHandler {
     throw new KernelError('ENOTTY', 'sev-not-a-guest', 'the VM is no SEV or SEV-ES guest', { id });
   };
 }
+
+/** The same on a VM of another type, which is no guest of the secure processor. Throws EINVAL, ENOTTY, EFAULT. @internal */
+export async function refuseForeign(task: Task, arg: UserArg): Promise<never> {
+  const { id } = KVM_SEV_CMD.decode(await task.copyIn(arg, KVM_SEV_CMD.bytes));
+  const isStart = id === KVM_SEV.INIT2 || id === KVM_SEV.SNP_LAUNCH_UPDATE;
+  if (isStart || (id > KVM_SEV.INIT2 && !HANDLERS.has(id)) || UNKNOWN.has(id)) {
+    throw invalid('sev-vm-type', 'the VM is of a type that is not encrypted', { id });
+  }
+  throw new KernelError('ENOTTY', 'sev-not-a-guest', 'the VM is no SEV guest', { id });
+}
