@@ -3,6 +3,7 @@
 import { EXIT } from '../../abi/vm-exit.ts';
 import { VECTOR_UD } from '../../machine/exceptions.ts';
 import { translateGpa } from '../../module/guest/gpa-access.ts';
+import { injectVe, VE_CATEGORY } from '../../module/guest/injection.ts';
 import { isIntercepted } from '../../module/guest/intercepts.ts';
 import type { RunningVcpu } from '../../module/guest/running-vcpu.ts';
 import type { VmExit } from '../../module/guest/vm-exit.ts';
@@ -71,6 +72,7 @@ function readMemory(vcpu: RunningVcpu, gpa: number, length: number): Performed<V
   for (const { at, size, done } of pageParts(gpa, length)) {
     const where = translateGpa(vcpu, at, 'read');
     if (where === undefined) return eptViolation(at, QUALIFICATION.read);
+    if (where === 'convertible') return convertedViolation(vcpu, at, QUALIFICATION.read);
     bytes.set(vcpu.lp.machine.memory.read(where.address, size, where.keyId), done);
   }
   return { answer: bytes };
@@ -80,6 +82,7 @@ function writeMemory(vcpu: RunningVcpu, gpa: number, bytes: Uint8Array): Perform
   for (const { at, size, done } of pageParts(gpa, bytes.length)) {
     const where = translateGpa(vcpu, at, 'write');
     if (where === undefined) return eptViolation(at, QUALIFICATION.write);
+    if (where === 'convertible') return convertedViolation(vcpu, at, QUALIFICATION.write);
     vcpu.lp.machine.memory.write(where.address, bytes.subarray(done, done + size), where.keyId);
   }
   return { answer: bytes };
@@ -88,6 +91,14 @@ function writeMemory(vcpu: RunningVcpu, gpa: number, bytes: Uint8Array): Perform
 /** Delivers #UD without an exit. */
 function undefinedInstruction({ vmcs }: RunningVcpu): 'event' {
   vmcs.writeNumber(VMCS.ENTRY_INTERRUPTION_INFO, EVENT_VALID + VECTOR_UD);
+  return 'event';
+}
+
+/** The CPU tells the guest of the violation in a #VE; while the guest has not read of the last one, the host hears of it. */
+function convertedViolation(vcpu: RunningVcpu, gpa: number, access: bigint): Performed<VmExit> {
+  const exit = eptViolation(gpa, access);
+  if (vcpu.tdvps.u32(TDVPS.VE_VALID) !== 0) return exit;
+  injectVe(vcpu, VE_CATEGORY.ARCH, exit);
   return 'event';
 }
 

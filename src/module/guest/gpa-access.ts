@@ -84,19 +84,20 @@ export function accessGpa(
 
 /**
  * Where the CPU finds the memory of `gpa` for an access by the guest itself; undefined where the access is an EPT
- * violation.
+ * violation, 'convertible' for one that the CPU makes a #VE of, unless the guest has one to read already.
  * @public
  */
 export function translateGpa(
   vcpu: RunningVcpu,
   gpa: number,
   access: 'read' | 'write',
-): GuestMemory | undefined {
+): GuestMemory | 'convertible' | undefined {
   const { tdcs, td } = vcpu;
   if (!isGpaValid(tdcs, gpa, false)) return undefined;
   const wanted = access === 'write' ? READ | WRITE : READ;
   const shared = isSharedGpa(tdcs, gpa);
   const walk = shared ? walkShared(vcpu, gpa, wanted) : walkPrivate(td, gpa, wanted);
+  if (walk.fault === 'convertible') return walk.fault;
   if (walk.fault !== undefined) return undefined;
   return shared ? sharedMemory(vcpu, walk.address) : { address: walk.address, keyId: td.keyId };
 }

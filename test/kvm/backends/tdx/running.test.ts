@@ -3,13 +3,14 @@ import { describe, expect, it } from 'vitest';
 import { KernelError } from '../../../../src/abi/errno.ts';
 import { KVM_EXIT, KVM_INTERNAL_ERROR, KVM_RUN_EXIT } from '../../../../src/abi/kvm/exits.ts';
 import { KVM } from '../../../../src/abi/kvm/ioctl.ts';
-import { TDH } from '../../../../src/abi/leaves.ts';
+import { TDG, TDH } from '../../../../src/abi/leaves.ts';
 import { OPERAND } from '../../../../src/abi/operands.ts';
-import { R8, RAX } from '../../../../src/abi/registers.ts';
+import { R8, R9, RAX, RCX } from '../../../../src/abi/registers.ts';
 import { SW_STATUS, withOperand } from '../../../../src/abi/status.ts';
 import { STATUS } from '../../../../src/abi/status-codes.ts';
+import { MADV } from '../../../../src/abi/system-call-flags.ts';
 import { EXIT } from '../../../../src/abi/vm-exit.ts';
-import type { GuestScript } from '../../../../src/lab/guest/flow.ts';
+import type { GuestException, GuestScript } from '../../../../src/lab/guest/flow.ts';
 import type { TdxModule } from '../../../../src/module/tdx-module.ts';
 import { account, GUEST_MEMORY, type TdxTestHost, tdxHost, UserTd } from './user-td.ts';
 
@@ -202,6 +203,54 @@ describe('faults', () => {
     host.machine.seam.fault = null;
     expect(cpus).toEqual([1]);
     await td.exit();
+  });
+});
+
+describe('shared memory', () => {
+  it('where no slot is makes the guest take a #VE, from the first access on', async () => {
+    const host = await tdxHost();
+    const td = await finalTd(host);
+    const seen: unknown[] = [];
+    td.script(0, function* (cpu) {
+      for (let i = 0; i < 2; i++) {
+        try {
+          yield* cpu.read(0x1000_0000 + 2 ** 47, 4);
+        } catch (error) {
+          const info = yield* cpu.tdcall(TDG.vpVeinfoGet);
+          seen.push([(error as GuestException).vector, info[RCX], info[R9]]);
+        }
+      }
+      yield* cpu.vmcall(0x10003n);
+    });
+    expect(await td.run()).toBe(KVM_EXIT.SYSTEM_EVENT);
+    const violation = [20, BigInt(EXIT.EPT_VIOLATION), BigInt(0x1000_0000 + 2 ** 47)];
+    expect(seen).toEqual([violation, violation]);
+    await td.exit();
+    expect(account(host).leaked).toBe(0);
+  });
+
+  it('follows what user space does with its pages', async () => {
+    const host = await tdxHost();
+    const before = account(host);
+    const td = await finalTd(host);
+    await td.setPrivate(GUEST_MEMORY, 1, false);
+    const at = GUEST_MEMORY + 2 ** 47;
+    const seen: number[] = [];
+    td.script(0, function* (cpu) {
+      for (let i = 0; i < 2; i++) {
+        seen.push((yield* cpu.read(at, 1))[0]!);
+        yield* cpu.write(at, Uint8Array.of(9));
+        yield* cpu.vmcall(0x10003n);
+      }
+    });
+    await td.task.store(td.memory, Uint8Array.of(5));
+    await td.run();
+    expect((await td.task.load(td.memory, 1))[0]).toBe(9);
+    await td.task.madvise(td.memory, 4096, MADV.DONTNEED);
+    await td.run();
+    expect(seen).toEqual([5, 0]);
+    await td.exit();
+    expect(account(host)).toEqual(before);
   });
 });
 
