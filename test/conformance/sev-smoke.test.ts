@@ -26,9 +26,7 @@ describe('sev_smoke_test', () => {
     const fpu = KVM_FPU.encode({ fcw: 0x27f, mxcsr: 0x1f00 });
     await user.task.ioctl(user.vcpus[0]!.fd, KVM.SET_FPU, fpu);
     await user.finish();
-    const [{ vmsaAddress, asid }] = [...user.backend.guest.vcpus.values()] as [
-      { vmsaAddress: number; asid: number },
-    ];
+    const { vmsaAddress, asid } = [...user.backend.guest.vcpus.values()][0]!;
     const vmsa = VMSA.decode(user.host.machine.memory.read(vmsaAddress, VMSA.bytes, asid));
     expect([vmsa.x87_fcw, vmsa.mxcsr]).toEqual([0x27f, 0x1f00]);
   });
