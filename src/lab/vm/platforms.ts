@@ -32,9 +32,9 @@ export function guestPlatform(backend: BackendName, { machine }: Pick<Host, 'mac
       return { title: 'a trust domain', wrap, convert: byHypercall, measurement: mrtd };
     }
     case 'snp': {
-      const cBit = machine.snp!.cBit;
       const ghcb = (cpu: GuestCpu): number => GHCB_PAGES + cpu.index * PAGE_4K;
-      const wrap = (script: GuestScript): GuestScript => asSnpGuest(script, { cBit, ghcb });
+      const wrap = (script: GuestScript): GuestScript =>
+        asSnpGuest(script, { cBit: machine.snp!.cBit, ghcb });
       return { title: 'an SEV-SNP guest', wrap, convert: byHypercall, hostStoresFault: true };
     }
     case 'pkvm':

@@ -23,7 +23,7 @@ import { addMemory, setPrivate } from './guest-memory.ts';
 import { addVcpu } from './guest-vcpu.ts';
 import { GuestVm } from './guest-vm.ts';
 import { DEFAULT_MEMORY_BYTES, layOutMemory } from './memory-layout.ts';
-import { mapAnonymous, withBuffer } from './user-memory.ts';
+import { fillMemory, mapAnonymous, withBuffer } from './user-memory.ts';
 
 /** Pages that the guest starts with, taken in in the order in which they are given. @public */
 export interface SnpRegion {
@@ -86,7 +86,7 @@ async function launchUpdate(vm: GuestVm, sev: number, region: SnpRegion): Promis
   const length = pages * PAGE_4K;
   const address = await mapAnonymous(calls, length);
   try {
-    if (source.length > 0) await calls.store(address, source);
+    await doing('filling memory for the guest', () => fillMemory(calls, address, source));
     const update = KVM_SEV_SNP_LAUNCH_UPDATE.encode({
       gfn_start: BigInt(gpa / PAGE_4K),
       uaddr: BigInt(address),

@@ -17,7 +17,7 @@ import { addVcpu } from './guest-vcpu.ts';
 import { GuestVm } from './guest-vm.ts';
 import { DEFAULT_MEMORY_BYTES, type GuestRange, layOutMemory } from './memory-layout.ts';
 import { initMemRegion, initTd, tdCapabilities, tdxCommand } from './td-commands.ts';
-import { mapAnonymous } from './user-memory.ts';
+import { fillMemory, mapAnonymous } from './user-memory.ts';
 
 /** @public */
 export interface TdOptions {
@@ -131,7 +131,7 @@ async function addRegion(
   const length = pages * PAGE_4K;
   const address = await mapAnonymous(calls, length);
   try {
-    if (source.length > 0) await calls.store(address, source);
+    await doing('filling memory for the guest', () => fillMemory(calls, address, source));
     await initMemRegion(calls, vcpus[0]!.fd, { gpa, pages, source: address, measure });
   } finally {
     await calls.munmap(address, length);

@@ -15,7 +15,7 @@ import { FALLOC_FL, MADV } from '../../abi/system-call-flags.ts';
 import type { SystemCalls } from '../../kernel/process/system-calls.ts';
 import { doing } from './doing.ts';
 import type { GuestVm } from './guest-vm.ts';
-import { mapAnonymous, mapFile } from './user-memory.ts';
+import { fillMemory, mapAnonymous, mapFile } from './user-memory.ts';
 
 /**
  * What backs a slot: anonymous memory alone; a guest_memfd for private pages beside anonymous memory for shared ones; or
@@ -96,7 +96,7 @@ export function userAddressOf(vm: GuestVm, gpa: number): number {
 
 /** Writes bytes to memory that is shared, or not yet private. @public */
 export async function writeGuest(vm: GuestVm, gpa: number, bytes: Uint8Array): Promise<void> {
-  await vm.calls.store(userAddressOf(vm, gpa), bytes);
+  await doing('filling memory for the guest', () => fillMemory(vm.calls, userAddressOf(vm, gpa), bytes));
 }
 
 /** Makes `range`, which lies in one slot, private or shared; nothing else happens to its pages. @public */
