@@ -24,10 +24,15 @@ const MAX_REMEDIES = 3;
 export function printDoctor(io: Io, report: DoctorReport, root: string | undefined): void {
   const colour =
     report.verdict === 'not-ready' ? 'red' : report.verdict === 'cannot-tell' ? 'yellow' : 'green';
-  printWrapped(io, style(io, colour, report.says));
+  printWrapped(io, style(io, colour, harmless(report.says)));
   io.out();
   for (const group of alike(report.stages)) printStages(io, group);
   printPlan(io, report, root);
+}
+
+/** Files of another machine are shown, but give no commands to the terminal. */
+function harmless(text: string): string {
+  return text.replace(/\p{Cc}+/gu, ' ');
 }
 
 /** Neighbours of which there is nothing but one and the same to say stand together. */
@@ -59,22 +64,23 @@ function printStages(io: Io, stages: readonly StageReport[]): void {
     );
   } else printWrapped(io, `${titles.join(', ')}: ${says}`, mark);
   const inner = ' '.repeat(STATUS_WIDTH);
-  const line = (label: string, text: string | undefined, label_colour?: 'red' | 'green' | 'yellow'): void => {
+  const line = (label: string, text: string | undefined, labelColour?: 'red' | 'green' | 'yellow'): void => {
     if (text === undefined) return;
-    const shown = label_colour === undefined ? label : style(io, label_colour, label);
+    const shown = labelColour === undefined ? label : style(io, labelColour, label);
     printWrapped(io, text, `${inner}${shown}${' '.repeat(LABEL_WIDTH - label.length)}`);
   };
   line('cause', cause, 'red');
   line('what to do', remedy, 'green');
   line('to know it', toKnow, 'yellow');
-  for (const remark of remarks) line('note', remark, 'yellow');
-  for (const { where, value } of looked) printWrapped(io, style(io, 'dim', `${where}: ${value}`), inner);
+  for (const remark of remarks) line('note', harmless(remark), 'yellow');
+  for (const { where, value } of looked)
+    printWrapped(io, style(io, 'dim', harmless(`${where}: ${value}`)), inner);
 }
 
 function printPlan(io: Io, { plan }: DoctorReport, root: string | undefined): void {
   if (plan === undefined) return;
   io.out();
-  printWrapped(io, plan.says, `${style(io, 'bold', 'plan')}  `);
+  printWrapped(io, harmless(plan.says), `${style(io, 'bold', 'plan')}  `);
   for (const { change, effect } of plan.remedies.slice(0, MAX_REMEDIES))
     printWrapped(io, `${change}: ${effect}`, '      - ');
   printWrapped(io, `${wayInto(root)}; tdxlab plan ${plan.sources.join(' ')}`, '      all of it: ');

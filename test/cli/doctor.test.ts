@@ -65,6 +65,17 @@ describe('tdxlab doctor', () => {
     expect(lines.filter((line) => line.startsWith('-'))).toHaveLength(1);
   });
 
+  it('passes no control characters of a file on to the terminal', async () => {
+    const name = '\u001b[2J\u0007evil\u009b31m';
+    const root = writeRoot(
+      changed({ '/proc/cpuinfo': cpuinfo(undefined, { name, vendor: `toString${name}` }) }),
+      folder,
+    );
+    const { lines } = await show({ root });
+    expect(lines.join('\n')).toContain('evil');
+    expect(lines.filter((line) => /\p{Cc}/u.test(line))).toEqual([]);
+  });
+
   it('prints one JSON document', async () => {
     const { lines } = await show({ root: GOOD, json: true });
     const report = JSON.parse(lines.join('\n'));

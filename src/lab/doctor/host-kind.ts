@@ -13,14 +13,20 @@ export interface HostKind {
   readonly says: string;
 }
 
-const SYSTEMS: Readonly<Record<string, string>> = { darwin: 'macOS', win32: 'Windows', freebsd: 'FreeBSD' };
+const SYSTEMS: ReadonlyMap<string, string> = new Map([
+  ['darwin', 'macOS'],
+  ['win32', 'Windows'],
+  ['freebsd', 'FreeBSD'],
+]);
 
-const VENDORS: Readonly<Record<string, string>> = {
-  AuthenticAMD: 'AMD',
-  HygonGenuine: 'Hygon',
-  CentaurHauls: 'Zhaoxin',
-  '  Shanghai  ': 'Zhaoxin',
-};
+/** Vendors by the name in CPUID. */
+const VENDORS: ReadonlyMap<string, string> = new Map([
+  ['GenuineIntel', 'Intel'],
+  ['AuthenticAMD', 'AMD'],
+  ['HygonGenuine', 'Hygon'],
+  ['CentaurHauls', 'Zhaoxin'],
+  ['Shanghai', 'Zhaoxin'],
+]);
 
 /** The TDX processors, as people call them. @internal */
 export const TDX_MODELS: Readonly<Record<string, string>> = {
@@ -34,7 +40,7 @@ export const TDX_MODELS: Readonly<Record<string, string>> = {
 export function kindOfHost(facts: HostFacts): HostKind {
   const no = (says: string): HostKind => ({ kind: 'no-tdx', says });
   if (facts.platform !== 'linux') {
-    const system = SYSTEMS[facts.platform] ?? facts.platform;
+    const system = SYSTEMS.get(facts.platform) ?? facts.platform;
     return no(`This machine runs ${system}, and TDX hosts are looked at under Linux only.`);
   }
   const cpu = valueIn(facts.cpu);
@@ -50,7 +56,7 @@ export function kindOfHost(facts: HostFacts): HostKind {
     return { kind: 'td', says: `This machine is itself a TD, ${eventLog(facts)}; a TD cannot host TDs.` };
   }
   const name = cpu.modelName === '' ? '' : ` (${cpu.modelName})`;
-  const vendor = cpu.vendor === 'GenuineIntel' ? 'Intel' : (VENDORS[cpu.vendor] ?? cpu.vendor);
+  const vendor = VENDORS.get(cpu.vendor) ?? cpu.vendor;
   const article = /^[AEIOU]/.test(vendor) ? 'an' : 'a';
   const other = vendor !== 'Intel';
   if (cpu.flags.has('hypervisor')) {

@@ -55,7 +55,7 @@ export const keepModprobe: Keep = (text) =>
 export const keepIomem: Keep = (text) =>
   keepLines(text, (line) => {
     const name = / : (.*)/.exec(line)?.[1]?.trimEnd() ?? '';
-    return name in E820_TYPE_OF_RESOURCE || CXL_WINDOW.test(name) || CXL_MEMORY.test(name);
+    return Object.hasOwn(E820_TYPE_OF_RESOURCE, name) || CXL_WINDOW.test(name) || CXL_MEMORY.test(name);
   });
 
 /** A memory block is only worth a word when it is not in use. @internal */
