@@ -119,29 +119,6 @@ a TD); 1: a machine with TDX that is not ready, or of which it cannot be told.`,
     load: () => import('./verbs/collect.ts'),
   },
   {
-    name: 'doctor',
-    operands: '',
-    summary:
-      'say how far this machine has come up as a TDX host, stage by stage: what fails, why, what to do',
-    options: [
-      [
-        '--root <path>',
-        'look at what was collected of another machine: a directory, a .tar.gz, or a mounted root',
-      ],
-    ],
-    help: `It only reads, and needs no root; what this user may not read is reported as
-unknown. Exit code 0: ready for TDs, or no TDX machine (a VM, another vendor,
-a TD); 1: a machine with TDX that is not ready, or of which it cannot be told.`,
-    load: () => import('./verbs/doctor.ts'),
-  },
-  {
-    name: 'collect',
-    operands: '',
-    summary: 'collect what doctor looks at, for doctor --root on another machine; docs/doctor.md lists it',
-    options: [['--out <path>', 'write to this .tar.gz or new directory (default: tdxlab-host.tar.gz)']],
-    load: () => import('./verbs/collect.ts'),
-  },
-  {
     name: 'modules',
     operands: '[diff] [releases...]',
     summary: 'list the TDX module releases known; `modules diff A B` compares two of them',
