@@ -4,7 +4,7 @@ import { PAGE_2M, PAGE_4K, pfnOf } from '../../../../src/abi/address.ts';
 import { GUEST_MEMFD_FLAG } from '../../../../src/abi/kvm/structs.ts';
 import { MAP, PROT } from '../../../../src/abi/system-call-flags.ts';
 import { initialVmsa } from '../../../../src/kvm/backends/snp/vmsa-state.ts';
-import { asSnpGuest } from '../../../../src/lab/guest/snp-kernel.ts';
+import { SEV_STATUS, SNP_COMMAND } from '../../../../src/machine/snp/firmware/commands.ts';
 import {
   emptyLaunchDigest,
   extendLaunchDigest,
@@ -223,6 +223,27 @@ describe('an SNP guest', () => {
     expect(account(host)).toEqual(before);
   });
 
+  it('is lost with its ASID when the firmware does not forget it, and nothing else is', async () => {
+    const host = await snpHost();
+    const before = account(host);
+    const user = await UserSnp.launching(host, 16);
+    await user.update(DATA, bytes(7, PAGE_4K));
+    host.snp.snp.firmware.fault = (command) =>
+      command === SNP_COMMAND.DECOMMISSION ? SEV_STATUS.INVALID_GUEST : null;
+    await user.exit();
+    const after = account(host);
+    expect(after).toEqual({
+      ...before,
+      usedPages: before.usedPages + 1,
+      countedPages: before.countedPages + 1,
+      asids: 1,
+      charged: 1,
+      leaked: 1,
+      contexts: 1,
+      rmp: [expect.any(Number)],
+    });
+  });
+
   it('cannot be run before its launch is finished', async () => {
     const host = await snpHost();
     const user = await UserSnp.launching(host, 16);
@@ -258,54 +279,5 @@ describe('an SNP guest', () => {
     expect(host.machine.memory.read64(vmsaAddress + 376, 0)).not.toBe(rip);
     expect(() => host.machine.lps[0]!.store(vmsaAddress, bytes(0))).toThrow('RMP');
     expect(pfnOf(vmsaAddress)).toBe([...user.backend.guest.vcpus.values()][0]!.vmsaPfn);
-  });
-});
-
-describe('an ordinary script as an SNP guest', () => {
-  it('uses ports, CPUID, MSRs, memory without a slot and conversions as on other machines', async () => {
-    const host = await snpHost();
-    const user = await UserSnp.launching(host, 16);
-    await user.finish();
-    const MMIO = 0xfee0_0000;
-    const seen: unknown[] = [];
-    user.script(
-      asSnpGuest(
-        function* (cpu) {
-          yield* cpu.write(DATA, bytes(1));
-          seen.push((yield* cpu.read(DATA, 8)).slice());
-          yield* cpu.out(0x50, 0x1234, 2);
-          seen.push(yield* cpu.in(0x51, 4));
-          yield* cpu.wrmsr(0x1234_5678, 0xabcd_0000_1111n);
-          seen.push(yield* cpu.rdmsr(0x1234_5678));
-          seen.push(yield* cpu.cpuid(0x4000_0000));
-          yield* cpu.write(MMIO, bytes(6, 4));
-          seen.push((yield* cpu.read(MMIO, 4)).slice());
-          seen.push(yield* cpu.mapGpaRange(DATA, 1, false));
-          yield* cpu.write(DATA, bytes(2));
-          seen.push(yield* cpu.hypercall(99));
-          yield* cpu.hlt();
-        },
-        { cBit: C_BIT, ghcb: () => GUEST_MEMORY, isShared: (gpa) => gpa >= MMIO },
-      ),
-    );
-    const exits: string[] = [];
-    for (let exit = ''; exit !== 'HLT'; exits.push(exit)) {
-      exit = await user.run();
-      if (exit === 'HYPERCALL') await user.convert();
-      if (exit === 'IO' && exits.at(-1) === 'IO')
-        await user.task.store(user.vcpus[0]!.run + PAGE_4K, bytes(5, 4));
-      if (exit === 'MMIO' && exits.at(-1) === 'MMIO') await user.answer(8, bytes(8, 4));
-    }
-    expect(exits).toEqual(['HYPERCALL', 'IO', 'IO', 'MMIO', 'MMIO', 'HYPERCALL', 'HLT']);
-    expect(seen).toEqual([
-      bytes(1),
-      0x0505_0505,
-      0xabcd_0000_1111n,
-      [0, 0, 0, 0],
-      bytes(8, 4),
-      0n,
-      BigInt.asUintN(64, -1000n),
-    ]);
-    expect(await user.task.load(user.memory + DATA - GUEST_MEMORY, 8)).toEqual(bytes(2));
   });
 });
