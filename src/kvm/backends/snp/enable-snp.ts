@@ -3,6 +3,7 @@ import { hex, PAGE_4K } from '../../../abi/address.ts';
 import { KernelError, type Reason } from '../../../abi/errno.ts';
 import type { HostKernel } from '../../../kernel/host-kernel.ts';
 import type { FileObject } from '../../../kernel/process/file-object.ts';
+import type { LogicalProcessor } from '../../../machine/lp.ts';
 import { MSR } from '../../../machine/platform.ts';
 import {
   SEV_STATUS,
@@ -46,9 +47,11 @@ export function enableSnp(kernel: HostKernel): SnpHost | Reason {
   kernel.log.info(`SEV-SNP: RMP table physical range [${hex(start)} - ${hex(end - 1)}]`);
   const commandPfn = kernel.pageRefs.alloc({ purpose: 'sev-command-buffer' });
   if (commandPfn === null) return reason('snp-no-memory', 'there is no memory for the command buffer');
-  for (const { lp } of kernel.cpus) {
-    lp.wrmsr(MSR.SYSCFG, lp.rdmsr(MSR.SYSCFG) | SYSCFG_SNP_EN | SYSCFG_SNP_VMPL_EN);
-  }
+  for (const { lp } of kernel.cpus) enableOn(lp);
+  // Processors that come later execute RMPUPDATE like the others.
+  kernel.machine.onAcpiEvent((event) => {
+    if (event.type === 'cpu-add') enableOn(event.lp);
+  });
   const host = new SnpHost(kernel, snp, commandPfn);
   const status = host.command(SNP_COMMAND.INIT_EX, SNP_INIT_EX.encode({ flags: INIT_RMP }));
   if (status !== SEV_STATUS.SUCCESS) {
@@ -59,6 +62,10 @@ export function enableSnp(kernel: HostKernel): SnpHost | Reason {
   kernel.log.info(`kvm_amd: SEV-ES and SEV-SNP supported: ${host.asids.capacity} ASIDs`);
   kernel.devices.register(SEV_DEVICE, () => new SevDevice(kernel.nextInode()));
   return host;
+}
+
+function enableOn(lp: LogicalProcessor): void {
+  lp.wrmsr(MSR.SYSCFG, lp.rdmsr(MSR.SYSCFG) | SYSCFG_SNP_EN | SYSCFG_SNP_VMPL_EN);
 }
 
 /** /dev/sev: what a VMM opens to prove that it may use the secure processor. */

@@ -306,6 +306,16 @@ describe('a host without SNP', () => {
     return kvm.unavailable.get(KVM_VM_TYPE.SNP)!.code;
   };
 
+  it('is not what a processor makes of it that comes later', async () => {
+    const machine = genoaMachine();
+    const late = { apicId: 64, package: 0, node: 0, present: false };
+    const host = createHost({ ...machine, processors: [...machine.processors, late] });
+    await host.kernel.boot();
+    await startKvm(host);
+    const lp = host.machine.hotAddProcessor(64);
+    expect(host.machine.snp!.isEnabledOn(lp)).toBe(true);
+  });
+
   it('offers no such VMs and says why', async () => {
     const { sev, ...intel } = genoaMachine();
     expect(await whyNot(intel)).toBe('snp-absent');
