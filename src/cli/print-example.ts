@@ -27,9 +27,9 @@ export function printComparison(io: Io, examples: readonly VmExample[]): void {
     [
       { heading: 'VM' },
       { heading: 'measured' },
-      { heading: 'user space reads' },
-      { heading: 'the kernel reads' },
-      { heading: 'the kernel writes' },
+      { heading: 'user space' },
+      { heading: 'kernel reads' },
+      { heading: 'kernel writes' },
     ],
     examples.map(({ backend, measurement, looks }) => [
       backend,

@@ -1,7 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { KernelError } from '../../../src/abi/errno.ts';
+import { UserFault } from '../../../src/kernel/process/system-calls.ts';
 import type { BackendName } from '../../../src/kvm/backend.ts';
 import { genoaMachine } from '../../../src/lab/machines/genoa.ts';
+import { accountOf } from '../../../src/lab/vm/account.ts';
 import { EXAMPLE_TEXTS } from '../../../src/lab/vm/example-guest.ts';
 import { runVmExample, type VmEvent } from '../../../src/lab/vm/vm-example.ts';
 import { startVmHost, VM_BACKENDS, type VmHost } from '../../../src/lab/vm/vm-host.ts';
@@ -79,6 +81,50 @@ describe.each(VM_BACKENDS)('the example VM of %s', (backend) => {
     expect(calls.some((call, i) => call === calls[i + 1])).toBe(false);
   });
 });
+
+describe.each(VM_BACKENDS)('memory that runs out in the life of a VM of %s', (backend) => {
+  it('ends it at whatever allocation, and leaves nothing behind', async () => {
+    const host = await hostFor(backend);
+    const { allocator } = host.kernel;
+    let allocations = 0;
+    allocator.fault = () => {
+      allocations++;
+      return false;
+    };
+    expect((await runVmExample(host, backend, () => undefined)).ok).toBe(true);
+    const before = accountOf(host);
+    const outcomes = new Set<string>();
+    for (let nth = 1; nth <= allocations; nth++) {
+      let count = 0;
+      allocator.fault = () => ++count === nth;
+      outcomes.add(await outcome(host, backend));
+      expect({ nth, ...accountOf(host) }).toEqual({ nth, ...before });
+    }
+    expect(allocations).toBeGreaterThan(4);
+    expect([...outcomes].filter((name) => !ENDS_WITHOUT_MEMORY.has(name))).toEqual([]);
+  });
+});
+
+/** What an allocation that fails comes to: a call is refused, or KVM_RUN, or user code's own store gets a signal. */
+const ENDS_WITHOUT_MEMORY = new Set([
+  'ENOMEM',
+  'EFAULT',
+  'EIO',
+  'ENOTTY',
+  'memory-fault',
+  'SIGBUS',
+  'power-off',
+]);
+
+async function outcome(host: VmHost, backend: BackendName): Promise<string> {
+  try {
+    return (await runVmExample(host, backend, () => undefined)).end.kind;
+  } catch (error) {
+    if (error instanceof KernelError) return error.errno;
+    if (error instanceof UserFault) return error.signal;
+    throw error;
+  }
+}
 
 describe('hosts without the technology', () => {
   it.each([
