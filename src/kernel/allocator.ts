@@ -140,6 +140,11 @@ export class PageAllocator implements ContigAllocator {
     return undefined;
   }
 
+  /** True for a page that is present and that nobody has. */
+  isFree(pfn: number): boolean {
+    return [...this.#allZones()].some((zone) => zone.holds(pfn, 1) && zone.isFree(pfn, 1));
+  }
+
   accounts(): readonly NodeAccount[] {
     return this.nodes.map((node) => {
       const zones = this.#zones.get(node)!;

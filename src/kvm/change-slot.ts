@@ -17,6 +17,7 @@ export async function changeSlot(
     vm.slots.markInvalid(old);
     await vm.kernel.schedule?.('slot-invalid');
     await vm.mmuLock.run(() => vm.backend.zap(old.baseGfn, old.baseGfn + old.pages, 'both'));
+    await vm.kernel.schedule?.('slot-zapped');
   }
   await vm.hostMemory.settled();
   if (slot !== null) vm.slots.set(slot);

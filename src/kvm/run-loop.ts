@@ -45,6 +45,10 @@ async function enter(vcpu: Vcpu, task: Task): Promise<VcpuExit> {
   vcpu.cpu = task.cpu;
   vcpu.entering();
   try {
+    if (vm.kernel.schedule !== null) {
+      await vm.kernel.schedule('vcpu-entry');
+      if (vcpu.isKicked) return { kind: 'interrupt' };
+    }
     return await vm.backend.enter(vcpu);
   } finally {
     vcpu.left();

@@ -47,6 +47,7 @@ async function changeAttributes(vm: Vm, startGfn: number, endGfn: number, attrib
     if (vm.attributes.isUniform(startGfn, endGfn, attributes)) return;
     vm.invalidations.begin(startGfn, endGfn);
     try {
+      await vm.kernel.schedule?.('attributes-begin');
       const isPrivate = (attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE) !== 0n;
       await vm.mmuLock.run(() => vm.backend.zap(startGfn, endGfn, isPrivate ? 'shared' : 'private'));
       await vm.kernel.schedule?.('attributes');

@@ -123,6 +123,7 @@ export class Vm implements GuestMemfdUser {
     what: InvalidationKind,
   ): Promise<void> {
     this.invalidations.begin(startGfn, endGfn);
+    await this.kernel.schedule?.('invalidate');
     await this.mmuLock.run(() => this.backend.zap(startGfn, endGfn, what));
   }
 

@@ -44,6 +44,11 @@ export class AddressSpace {
     return this.#table.size;
   }
 
+  /** Everything that is mapped: virtual page and page frame. */
+  entries(): Iterable<{ readonly vpn: number; readonly pfn: number }> {
+    return this.#table.entries();
+  }
+
   /** Page frame that a virtual page maps, or null. */
   pfnAt(vpn: number): number | null {
     const pfn = this.#table.lookup(vpn, false);
@@ -158,6 +163,7 @@ export class AddressSpace {
       told.add(notifier);
       await notifier.invalidateStart(start, end);
     }
+    if (told.size > 0 && this.kernel.schedule !== null) await this.kernel.schedule('mmu-notified');
     try {
       change();
     } finally {

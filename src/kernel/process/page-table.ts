@@ -54,6 +54,11 @@ export class PageTable {
     this.#refs.put(Math.floor(entry / FLAGS));
   }
 
+  /** Everything that is mapped: virtual page and page frame. */
+  *entries(): Generator<{ readonly vpn: number; readonly pfn: number }> {
+    for (const [vpn, entry] of this.#entries) yield { vpn, pfn: Math.floor(entry / FLAGS) };
+  }
+
   /** Mapped virtual pages in [start, end), in no particular order; the table may change meanwhile. */
   within(start: number, end: number): readonly number[] {
     const found: number[] = [];

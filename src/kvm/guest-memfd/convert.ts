@@ -71,6 +71,7 @@ export async function convert(
     await inode.invalidating(start, end, isPrivate ? 'shared' : 'private', why, async () => {
       if (!isPrivate) {
         for (const { pfn, pages } of inode.runs(start, end)) await inode.technology.makeShared?.(pfn, pages);
+        if (inode.kernel.schedule !== null) await inode.kernel.schedule('gmem-made-shared');
       }
       inode.setPrivate(start, end, isPrivate);
     });

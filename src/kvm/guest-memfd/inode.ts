@@ -148,6 +148,7 @@ export class GuestMemfdInode {
     await this.mapping.unmap(start, end);
     for (const { pfn, pages } of this.#index.remove(start, end)) {
       await this.technology.reclaim?.(pfn, pages);
+      if (this.kernel.schedule !== null) await this.kernel.schedule('gmem-reclaimed');
       freePages(this.kernel, pfn, pages);
     }
   }

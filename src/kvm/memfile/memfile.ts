@@ -124,6 +124,7 @@ export class Memfile implements FileObject {
       const told = [...this.notifiers];
       for (const notifier of told) await notifier.begin(start, end, why);
       try {
+        await this.#kernel.schedule?.('memfile-change');
         await work();
       } finally {
         for (const notifier of told) notifier.end(start, end);

@@ -35,6 +35,8 @@ export function replayChooser(choices: readonly number[]): Chooser {
  */
 export class Scheduler {
   readonly turns: Turn[] = [];
+  /** Looks on before every turn, while all tasks are held; what it throws ends `run`. */
+  observer: ((turn: Turn) => void) | null = null;
   readonly #choose: Chooser;
   readonly #waiting: { readonly where: string; readonly resume: () => void }[] = [];
   readonly #alive = new Set<string>();
@@ -76,7 +78,9 @@ export class Scheduler {
     const chosen = this.#choose(choices);
     const [task] = this.#waiting.splice(chosen, 1);
     if (task === undefined) throw new Error(`choice ${chosen} of ${choices} tasks`);
-    this.turns.push({ choices, chosen, where: task.where });
+    const turn = { choices, chosen, where: task.where };
+    this.turns.push(turn);
+    this.observer?.(turn);
     task.resume();
   }
 }

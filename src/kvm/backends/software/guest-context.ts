@@ -53,6 +53,11 @@ export class SoftwareContext implements GuestContext {
     this.#vcpu.rip = value;
   }
 
+  /** What the processor remembers: guest frame and page frame. */
+  *cached(): Generator<{ readonly gfn: number; readonly pfn: number }> {
+    for (const [gfn, { pfn }] of this.#tlb) yield { gfn, pfn };
+  }
+
   /** INVEPT. */
   flushTlb(): void {
     this.#tlb.clear();

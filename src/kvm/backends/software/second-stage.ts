@@ -23,6 +23,11 @@ export class SecondStage {
     return this.#levels.reduce((sum, { size }) => sum + size, 0);
   }
 
+  /** Every mapping, the small ones first. */
+  *all(): Generator<StageMapping> {
+    for (const mappings of this.#levels) yield* mappings.values();
+  }
+
   find(gfn: number): StageMapping | undefined {
     return this.#levels[0]!.get(gfn) ?? this.#levels[1]!.get(Math.floor(gfn / PAGES[1]!));
   }

@@ -21,9 +21,9 @@ export class SoftwareBackend implements Backend {
   readonly sharedBit = null;
   readonly maxVcpus = null;
   readonly file: FileTechnology;
+  readonly stage = new SecondStage();
+  readonly contexts = new Map<Vcpu, SoftwareContext>();
   readonly #vm: Vm;
-  readonly #stage = new SecondStage();
-  readonly #contexts = new Map<Vcpu, SoftwareContext>();
 
   constructor(vm: Vm, file: FileTechnology) {
     this.#vm = vm;
@@ -38,12 +38,12 @@ export class SoftwareBackend implements Backend {
   createVcpu(vcpu: Vcpu): void {
     const pfn = this.#vm.kernel.pageRefs.alloc({ purpose: 'vmcs' });
     if (pfn === null) throw new KernelError('ENOMEM', 'no-memory', 'no memory is left for a VMCS');
-    this.#contexts.set(vcpu, new SoftwareContext(vcpu, this.#stage, pfn * PAGE_4K));
+    this.contexts.set(vcpu, new SoftwareContext(vcpu, this.stage, pfn * PAGE_4K));
   }
 
   async freeVcpu(vcpu: Vcpu): Promise<void> {
     this.#vm.kernel.pageRefs.put(this.guestAddress(vcpu) / PAGE_4K);
-    this.#contexts.delete(vcpu);
+    this.contexts.delete(vcpu);
   }
 
   checkRun(): void {}
@@ -55,8 +55,8 @@ export class SoftwareBackend implements Backend {
   }
 
   async map({ gfn, pfn, level, isPrivate, writable }: MapRequest): Promise<'done'> {
-    const old = this.#stage.find(gfn);
-    this.#stage.set({ gfn, pfn, level, isPrivate, writable });
+    const old = this.stage.find(gfn);
+    this.stage.set({ gfn, pfn, level, isPrivate, writable });
     if (old !== undefined && old.pfn !== pfn) await this.#vm.flushTlbs();
     return 'done';
   }
@@ -64,15 +64,15 @@ export class SoftwareBackend implements Backend {
   async zap(startGfn: number, endGfn: number, what: ZapKind): Promise<void> {
     const isMeant = ({ isPrivate }: { readonly isPrivate: boolean }): boolean =>
       what === 'both' || isPrivate === (what === 'private');
-    if (this.#stage.remove(startGfn, endGfn, isMeant)) await this.#vm.flushTlbs();
+    if (this.stage.remove(startGfn, endGfn, isMeant)) await this.#vm.flushTlbs();
   }
 
   isMapped(gfn: number, isPrivate: boolean): boolean {
-    return this.#stage.find(gfn)?.isPrivate === isPrivate;
+    return this.stage.find(gfn)?.isPrivate === isPrivate;
   }
 
   async enter(vcpu: Vcpu): Promise<VcpuExit> {
-    const context = this.#contexts.get(vcpu)!;
+    const context = this.contexts.get(vcpu)!;
     // Scripts lie outside of guest memory, so only a VM without any fails where the first instruction is fetched.
     if (!context.hasBegun && this.#vm.slots.size === 0) return fetchFault(RESET_VECTOR);
     context.hasBegun = true;
@@ -81,7 +81,7 @@ export class SoftwareBackend implements Backend {
   }
 
   guestAddress(vcpu: Vcpu): number {
-    return this.#contexts.get(vcpu)!.address;
+    return this.contexts.get(vcpu)!.address;
   }
 
   async destroyVm(): Promise<void> {}

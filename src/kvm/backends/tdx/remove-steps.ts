@@ -22,6 +22,13 @@ export const TRACK: RemoveSteps = [TDH.memTrack];
 /** @internal */
 export const REMOVE: RemoveSteps = [TDH.memPageRemove];
 
+/** Scheduling points after the calls: vCPUs go on meanwhile. */
+const POINTS: Readonly<Record<number, string>> = {
+  [TDH.memRangeBlock]: 'tdx-blocked',
+  [TDH.memTrack]: 'tdx-tracked',
+  [TDH.memPageRemove]: 'tdx-removed',
+};
+
 /**
  * Makes the calls of `steps` from number `from` on. `gpa` carries the level in its low bits. False when the module
  * refused one: the VM is broken then. A promise only where vCPUs have to leave the guest first. Caller holds the mmu lock.
@@ -44,9 +51,10 @@ export function runSteps(
       bugOn(td.vm, leaf, status, { gpa });
       return false;
     }
-    if (leaf === TDH.memTrack && td.isRunning) {
-      return td.vm.kickAll().then(() => runSteps(td, cpu, gpa, steps, i + 1));
-    }
+    const goOn = (): boolean | Promise<boolean> => runSteps(td, cpu, gpa, steps, i + 1);
+    if (leaf === TDH.memTrack && td.isRunning) return td.vm.kickAll().then(goOn);
+    const { schedule } = td.vm.kernel;
+    if (schedule !== null) return schedule(POINTS[leaf]!).then(goOn);
   }
   return true;
 }

@@ -6,6 +6,8 @@ import type { TrustDomain } from './trust-domain.ts';
 /** Read, write and execute; write-back; a 2 MiB page (Intel SDM volume 3, EPT entries). */
 const ENTRY = { READ_EXECUTE: 0b101n, WRITE: 0b10n, WRITE_BACK: 6n << 3n, LARGE: 1n << 7n } as const;
 const ALL_ACCESS = 0b111n;
+/** Bits 51:12 of an entry. */
+const ADDRESS = 0xf_ffff_ffff_f000n;
 /** Nothing is mapped, and an access exits: bit 63 keeps the processor from telling the guest instead. */
 const ABSENT = 1n << 63n;
 /** Nothing is there at all: the guest hears of its access in a #VE. */
@@ -49,6 +51,22 @@ export class SharedEpt {
       if ((entry & ALL_ACCESS) !== 0n && (level === 0 || (entry & ENTRY.LARGE) !== 0n)) return true;
     }
     return false;
+  }
+
+  /** Every page that is mapped: first frames and number of pages of 4 KiB. */
+  *leaves(): Generator<{ readonly gfn: number; readonly pfn: number; readonly pages: number }> {
+    const firstGfn = this.#gpa(0) / PAGE_4K;
+    for (const level of [0, 1]) {
+      const pages = LEVEL_BYTES[level]! / PAGE_4K;
+      for (const [range, table] of this.#tables[level]!) {
+        for (let i = 0; i < ENTRIES; i++) {
+          const entry = this.#read(table + i * ENTRY_BYTES);
+          if ((entry & ALL_ACCESS) === 0n || (level === 1 && (entry & ENTRY.LARGE) === 0n)) continue;
+          const pfn = Number((entry & ADDRESS) >> 12n);
+          yield { gfn: (range * ENTRIES + i) * pages - firstGfn, pfn, pages };
+        }
+      }
+    }
   }
 
   /** Removes what maps frames of [startGfn, endGfn); a large page goes as a whole. */

@@ -53,6 +53,11 @@ export class TdxBackend implements Backend {
     return this.#sharedEpt;
   }
 
+  /** What the guest maps of shared memory. @internal */
+  sharedLeaves(): Iterable<{ readonly gfn: number; readonly pfn: number; readonly pages: number }> {
+    return this.#sharedEpt?.leaves() ?? [];
+  }
+
   checkCreateVcpu(): void {
     if (this.td.state !== 'initialized') {
       const text = `the TD is ${this.td.state}; vCPUs are created between INIT_VM and FINALIZE_VM`;
