@@ -4,7 +4,8 @@
  * epoch for all pages of a call instead of one for each. Prints 4 KiB pages converted per second as JSON.
  */
 import { GIB, PAGE_2M, PAGE_4K } from '../src/abi/address.ts';
-import { account, GUEST_MEMORY, tdxHost, UserTd } from '../test/kvm/backends/tdx/user-td.ts';
+import { account, tdxHost } from '../test/kvm/backends/tdx/tdx-test-host.ts';
+import { GUEST_MEMORY, UserTd } from '../test/kvm/backends/tdx/user-td.ts';
 
 const CHUNK_PAGES = PAGE_2M / PAGE_4K;
 const PAGES = GIB / PAGE_4K;

@@ -14,6 +14,10 @@ const EFER_64_BIT = 0xd01n;
 /** KVM's banks of machine-check registers. */
 const MCE_BANKS = 32;
 
+/** CMCI, timer, thermal, performance, LINT0, LINT1, error; bit 16 masks. */
+const LVT_REGISTERS: readonly number[] = [0x82f, 0x832, 0x833, 0x834, 0x835, 0x836, 0x837];
+const LVT_MASKED = 1n << 16n;
+
 /** Ranges [first, last] of registers that KVM emulates for TDs. */
 const EMULATED: readonly (readonly [first: number, last: number])[] = [
   [0x8b, 0x8b], // UCODE_REV
@@ -51,7 +55,7 @@ export function readMsr({ vcpu }: TdxVcpu, index: number): bigint | null {
   if (index === APIC_BASE) return APIC_BASE_X2APIC | (vcpu.id === 0 ? APIC_BASE_BSP : 0n);
   if (index === FEAT_CTL) return FEAT_CTL_LOCKED;
   if (index === EFER) return EFER_64_BIT;
-  return vcpu.msrs.get(index) ?? INITIAL(vcpu.id).get(index) ?? 0n;
+  return vcpu.msrs.get(index) ?? initialValues(vcpu.id).get(index) ?? 0n;
 }
 
 /** False where a TD cannot write it. @internal */
@@ -65,12 +69,14 @@ function isEmulated(index: number): boolean {
   return EMULATED.some(([first, last]) => first <= index && index <= last);
 }
 
-/** After reset: the APIC's id and version, all interrupts masked, write-back by default. */
-const INITIAL = (id: number): ReadonlyMap<number, bigint> =>
-  new Map([
+/** After reset: the APIC's id and version, its logical destination, all interrupts masked, write-back by default. */
+function initialValues(id: number): ReadonlyMap<number, bigint> {
+  return new Map([
+    [0x277, 0x0007_0406_0007_0406n],
     [0x802, BigInt(id)],
     [0x803, 0x0005_0014n],
+    [0x80d, (BigInt(id >> 4) << 16n) | (1n << BigInt(id & 15))],
     [0x80f, 0xffn],
-    [0x832, 0x1_0000n],
-    [0x277, 0x0007_0406_0007_0406n],
+    ...LVT_REGISTERS.map((register) => [register, LVT_MASKED] as const),
   ]);
+}

@@ -53,6 +53,7 @@ export async function enterTd(backend: TdxBackend, vcpu: TdxVcpu): Promise<VcpuE
   setRegNumber(regs, RCX, vcpu.tdvpr);
   const status = seamcall(cpu, TDH.vpEnter);
   vcpu.args.set(regs.q);
+  vcpu.haltedWithoutInterrupts = false;
   return decodeExit(backend, vcpu, status);
 }
 

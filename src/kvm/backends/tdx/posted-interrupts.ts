@@ -13,7 +13,7 @@ const ON = 1;
 
 /** Posts `vector` (16 to 255) and makes the vCPU see it. @internal */
 export function postInterrupt(
-  { vcpu, postedInterrupts }: TdxVcpu,
+  { vcpu, postedInterrupts, haltedWithoutInterrupts }: TdxVcpu,
   lp: LogicalProcessor,
   vector: number,
 ): void {
@@ -22,7 +22,7 @@ export function postInterrupt(
   descriptor[PIR_BYTES]! |= ON;
   lp.store(postedInterrupts, descriptor);
   vcpu.requestExit();
-  vcpu.wake();
+  if (!haltedWithoutInterrupts) vcpu.wake();
 }
 
 /** True while interrupts wait to be delivered. @internal */

@@ -19,6 +19,9 @@ const { INVALID_OPERAND, SUBFUNC_UNSUPPORTED, SUCCESS } = TDVMCALL_STATUS;
 /** Vectors below are exceptions. */
 const FIRST_INTERRUPT = 32n;
 const LAST_VECTOR = 255n;
+const PORT_SIZES: ReadonlySet<bigint> = new Set([1n, 2n, 4n]);
+const MMIO_SIZES: ReadonlySet<bigint> = new Set([1n, 2n, 4n, 8n]);
+const LOW_32 = 0xffff_ffffn;
 
 const HANDLERS: ReadonlyMap<number, Handler> = new Map([
   [EXIT.CPUID, cpuid],
@@ -68,8 +71,6 @@ function cpuid({ args, vcpu }: TdxVcpu): VcpuExit {
   return HANDLED;
 }
 
-const LOW_32 = 0xffff_ffffn;
-
 /** R12: interrupts are blocked. */
 function halt(vcpu: TdxVcpu): VcpuExit {
   vcpu.haltedWithoutInterrupts = vcpu.args[R12] !== 0n;
@@ -93,9 +94,6 @@ function portAccess(vcpu: TdxVcpu): VcpuExit {
     },
   };
 }
-
-const PORT_SIZES: ReadonlySet<bigint> = new Set([1n, 2n, 4n]);
-const MMIO_SIZES: ReadonlySet<bigint> = new Set([1n, 2n, 4n, 8n]);
 
 /** Shared addresses only: the host has no business with private ones. */
 function mmio(vcpu: TdxVcpu): VcpuExit {

@@ -19,9 +19,7 @@ export class TdxVcpu {
   postedInterrupts = 0;
   /** The shared EPT was given to the module. */
   sharedEptSet = false;
-  /** What is left of a MapGPA call; null when none is under way. */
-  mapGpa: { next: number; readonly end: number } | null = null;
-  /** The last exit was HLT with interrupts blocked: nothing but an NMI would wake it. */
+  /** The last exit was HLT with interrupts blocked: only an NMI wakes it. */
   haltedWithoutInterrupts = false;
 
   constructor(vcpu: Vcpu, td: TrustDomain) {

@@ -14,7 +14,9 @@ import {
 import { KVM_VM_TYPE } from '../../../../src/abi/kvm/vm-types.ts';
 import { STATUS } from '../../../../src/abi/status-codes.ts';
 import { KVM_TDX_TERMINATE_VM } from '../../../../src/kvm/backends/tdx/index.ts';
-import { account, GUEST_MEMORY, initVmBytes, type TdxTestHost, tdxHost, UserTd } from './user-td.ts';
+import { initVmBytes } from './init-vm-bytes.ts';
+import { account, type TdxTestHost, tdxHost } from './tdx-test-host.ts';
+import { GUEST_MEMORY, UserTd } from './user-td.ts';
 
 /** Errno and code of a refusal. */
 async function refusal(call: Promise<unknown>): Promise<string> {

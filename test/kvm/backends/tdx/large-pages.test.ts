@@ -5,7 +5,8 @@ import { TDG } from '../../../../src/abi/leaves.ts';
 import { RAX } from '../../../../src/abi/registers.ts';
 import { STATUS } from '../../../../src/abi/status-codes.ts';
 import { rangeOf } from '../../../../src/kvm/backends/tdx/private-mirror.ts';
-import { account, GUEST_MEMORY, type TestHostOptions, tdxHost, UserTd } from './user-td.ts';
+import { account, type TestHostOptions, tdxHost } from './tdx-test-host.ts';
+import { GUEST_MEMORY, UserTd } from './user-td.ts';
 
 const PAGES = PAGE_2M / PAGE_4K;
 const GFN = GUEST_MEMORY / PAGE_4K;

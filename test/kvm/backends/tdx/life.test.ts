@@ -3,7 +3,8 @@ import { describe, expect, it } from 'vitest';
 import { PAGE_2M, PAGE_4K } from '../../../../src/abi/address.ts';
 import { KVM_EXIT } from '../../../../src/abi/kvm/exits.ts';
 import { R10 } from '../../../../src/abi/registers.ts';
-import { account, GUEST_MEMORY, tdxHost, UserTd } from './user-td.ts';
+import { account, tdxHost } from './tdx-test-host.ts';
+import { GUEST_MEMORY, UserTd } from './user-td.ts';
 
 const SHARED_BIT = 2 ** 47;
 const bytes = (value: number): Uint8Array => new Uint8Array(8).fill(value);

@@ -5,7 +5,8 @@ import { TDH } from '../../../../src/abi/leaves.ts';
 import { R8, RDX } from '../../../../src/abi/registers.ts';
 import { seamcall, setOperands } from '../../../../src/kernel/seamcall.ts';
 import { mrtdOf, PAGE_ORDERS, type PageOrder } from '../../../../src/vmm/mrtd.ts';
-import { GUEST_MEMORY, tdxHost, UserTd } from './user-td.ts';
+import { tdxHost } from './tdx-test-host.ts';
+import { GUEST_MEMORY, UserTd } from './user-td.ts';
 
 const MRTD_FIELD = 0x1310_0003_0000_0000n;
 const contents = Uint8Array.from({ length: 3 * PAGE_4K }, (_, i) => (i * 7) % 251);

@@ -12,7 +12,8 @@ import { MADV } from '../../../../src/abi/system-call-flags.ts';
 import { EXIT } from '../../../../src/abi/vm-exit.ts';
 import type { GuestException, GuestScript } from '../../../../src/lab/guest/flow.ts';
 import type { TdxModule } from '../../../../src/module/tdx-module.ts';
-import { account, GUEST_MEMORY, type TdxTestHost, tdxHost, UserTd } from './user-td.ts';
+import { account, type TdxTestHost, tdxHost } from './tdx-test-host.ts';
+import { GUEST_MEMORY, UserTd } from './user-td.ts';
 
 /** Has the calls of `leaf` answered by `answer`, as often as it gives a status; returns the processors that called. */
 function force(host: TdxTestHost, leaf: number, answer: (call: number) => bigint | undefined): number[] {

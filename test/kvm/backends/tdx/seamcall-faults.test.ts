@@ -6,7 +6,8 @@ import { hostLeafName } from '../../../../src/abi/leaves.ts';
 import { RAX } from '../../../../src/abi/registers.ts';
 import { STATUS } from '../../../../src/abi/status-codes.ts';
 import { KVM_TDX_TERMINATE_VM } from '../../../../src/kvm/backends/tdx/index.ts';
-import { account, GUEST_MEMORY, type TdxTestHost, type TestHostOptions, tdxHost, UserTd } from './user-td.ts';
+import { account, type TdxTestHost, type TestHostOptions, tdxHost } from './tdx-test-host.ts';
+import { GUEST_MEMORY, UserTd } from './user-td.ts';
 
 /** A life with every kind of call: pages added, augmented, removed before and after the TD is final, two vCPUs. */
 async function live(host: TdxTestHost, created: (td: UserTd) => void): Promise<void> {

@@ -5,7 +5,8 @@ import { ERRNO, KernelError } from '../../../../src/abi/errno.ts';
 import { KVM_CAP } from '../../../../src/abi/kvm/capabilities.ts';
 import { KVM_EXIT, KVM_RUN_EXIT, KVM_SYSTEM_EVENT } from '../../../../src/abi/kvm/exits.ts';
 import { R10, R11, R12, R13, R14, R15 } from '../../../../src/abi/registers.ts';
-import { GUEST_MEMORY, type TdxTestHost, tdxHost, UserTd } from './user-td.ts';
+import { type TdxTestHost, tdxHost } from './tdx-test-host.ts';
+import { GUEST_MEMORY, UserTd } from './user-td.ts';
 
 const SHARED = 1n << 47n;
 const SUCCESS = 0n;

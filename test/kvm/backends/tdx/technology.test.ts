@@ -7,7 +7,7 @@ import { loadKvm } from '../../../../src/kvm/load-kvm.ts';
 import { createHost } from '../../../../src/lab/host.ts';
 import type { MachineDescription } from '../../../../src/machine/description.ts';
 import type { Machine } from '../../../../src/machine/machine.ts';
-import { TDX_MACHINE } from './user-td.ts';
+import { TDX_MACHINE } from './tdx-test-host.ts';
 
 const HINTS = { hibernationDisabled: true };
 

@@ -1,5 +1,5 @@
 /** User space that makes a TD by system calls alone: what a VMM does, as far as tests need it. */
-import { GIB, MIB, PAGE_4K } from '../../../../src/abi/address.ts';
+import { GIB, PAGE_4K } from '../../../../src/abi/address.ts';
 import { KVM_CAP } from '../../../../src/abi/kvm/capabilities.ts';
 import {
   KVM_EXIT,
@@ -25,68 +25,16 @@ import {
   KVM_TDX_CAPABILITIES,
   KVM_TDX_CMD,
   KVM_TDX_INIT_MEM_REGION,
-  KVM_TDX_INIT_VM,
 } from '../../../../src/abi/kvm/tdx.ts';
 import { KVM_VM_TYPE } from '../../../../src/abi/kvm/vm-types.ts';
 import { FALLOC_FL, MAP, PROT } from '../../../../src/abi/system-call-flags.ts';
-import type { KernelPolicy } from '../../../../src/kernel/policy.ts';
 import { Process } from '../../../../src/kernel/process/process.ts';
 import type { Task } from '../../../../src/kernel/process/task.ts';
-import type {
-  TdxBackend,
-  TdxHost,
-  TdxOptions,
-  TdxTechnology,
-} from '../../../../src/kvm/backends/tdx/index.ts';
-import type { KvmOptions } from '../../../../src/kvm/kvm-options.ts';
-import { loadKvm } from '../../../../src/kvm/load-kvm.ts';
+import type { TdxBackend } from '../../../../src/kvm/backends/tdx/index.ts';
 import type { VmFile } from '../../../../src/kvm/vm-file.ts';
 import type { GuestScript } from '../../../../src/lab/guest/flow.ts';
-import { ScriptedGuests } from '../../../../src/lab/guest/scripted-guests.ts';
-import { createHost, type Host } from '../../../../src/lab/host.ts';
-import type { MachineDescription } from '../../../../src/machine/description.ts';
-import type { TdxModule } from '../../../../src/module/tdx-module.ts';
-import { SMALL_MACHINE } from '../../../support/module-machine.ts';
-
-const RAM = SMALL_MACHINE.memory.map(({ start, end }) => ({ start: Math.max(start, MIB), end }));
-
-/** Four processors in two packages, 12 GiB. */
-export const TDX_MACHINE: MachineDescription = {
-  ...SMALL_MACHINE,
-  e820: RAM.map((range) => ({ ...range, type: 'usable' })),
-  srat: SMALL_MACHINE.memory.map(({ start, end }) => ({
-    start,
-    end,
-    node: 0,
-    proximityDomain: 0,
-    hotplug: false,
-    nonVolatile: false,
-  })),
-};
-
-export interface TdxTestHost extends Host {
-  readonly guests: ScriptedGuests;
-  readonly tdx: TdxHost;
-}
-
-export interface TestHostOptions {
-  readonly tdx?: Partial<TdxOptions>;
-  readonly kvm?: Partial<KvmOptions>;
-  readonly policy?: Partial<KernelPolicy>;
-  readonly module?: string;
-}
-
-/** A host with KVM loaded and scripts for guests. */
-export async function tdxHost(options: TestHostOptions = {}): Promise<TdxTestHost> {
-  const { tdx = {}, kvm: kvmOptions = {}, policy = {}, module } = options;
-  const host = createHost(TDX_MACHINE, { policy, module, hints: { hibernationDisabled: true } });
-  await host.kernel.boot();
-  const kvm = await loadKvm(host.kernel, { ...kvmOptions, tdx });
-  const guests = new ScriptedGuests();
-  (host.machine.seam.module as TdxModule).guestRunner = guests;
-  const technology = kvm.technologies.get(KVM_VM_TYPE.TDX) as TdxTechnology;
-  return { ...host, guests, tdx: technology.host! };
-}
+import { type InitVmChange, initVmBytes } from './init-vm-bytes.ts';
+import type { TdxTestHost } from './tdx-test-host.ts';
 
 /** First address of the guest's memory. */
 export const GUEST_MEMORY = GIB;
@@ -325,48 +273,3 @@ export class UserTd {
 }
 
 const GUEST_MEMFD_START = GUEST_MEMORY;
-
-export interface InitVmChange {
-  readonly attributes?: bigint;
-  readonly xfam?: bigint;
-  readonly reserved?: bigint;
-  readonly padding?: number;
-  readonly width?: number | null;
-  readonly entries?: readonly Parameters<typeof KVM_CPUID_ENTRY2.encode>[0][];
-  readonly flags?: number;
-  readonly nent?: number;
-}
-
-/** struct kvm_tdx_init_vm with CPUID 0x80000008 for a guest physical address width of 48 bits. */
-export function initVmBytes({
-  attributes = 1n << 28n,
-  xfam = 3n,
-  reserved = 0n,
-  padding = 0,
-  width = 48,
-  entries = [],
-  nent,
-}: InitVmChange = {}): Uint8Array {
-  const all = [...(width === null ? [] : [{ function: 0x8000_0008, eax: (width << 16) >>> 0 }]), ...entries];
-  const head = KVM_TDX_INIT_VM.encode({
-    attributes,
-    xfam,
-    mrconfigid: [1n, 2n, 3n, 4n, 5n, 6n],
-    reserved: [reserved],
-    cpuid: { nent: nent ?? all.length, padding },
-  });
-  return new Uint8Array([...head, ...all.flatMap((entry) => [...KVM_CPUID_ENTRY2.encode(entry)])]);
-}
-
-/** What a host has in use: everything must be back to the same after a TD. */
-export function account({ kernel, tdx }: TdxTestHost) {
-  const used = kernel.allocator.accounts().reduce((sum, node) => sum + node.used, 0);
-  return {
-    usedPages: used,
-    keyIds: kernel.keyIds.current,
-    charged: tdx.keyIdResource.current,
-    objects: kernel.openObjects.all,
-    countedPages: kernel.pageRefs.size,
-    leaked: tdx.pages.leaked.length,
-  };
-}
