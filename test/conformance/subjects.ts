@@ -5,6 +5,7 @@ import { expect } from 'vitest';
 import { KVM_VM_TYPE } from '../../src/abi/kvm/vm-types.ts';
 import { startProcess } from '../../src/kernel/process/process.ts';
 import type { Task } from '../../src/kernel/process/task.ts';
+import type { LoadOptions } from '../../src/kvm/load-kvm.ts';
 import { createHost, type Host, type HostOptions } from '../../src/lab/host.ts';
 import { type KvmHost, startKvm } from '../../src/lab/kvm-host.ts';
 import { genoaMachine } from '../../src/lab/machines/genoa.ts';
@@ -32,7 +33,8 @@ export interface Subject {
   readonly name: string;
   /** Why it cannot run here; null where it can. */
   readonly skipped: string | null;
-  readonly start: () => Promise<Started>;
+  /** With module parameters of KVM, where it is the model's. */
+  readonly start: (options?: LoadOptions) => Promise<Started>;
 }
 
 function model(
@@ -41,10 +43,10 @@ function model(
   description: MachineDescription,
   options: HostOptions = {},
 ): Subject {
-  const start = async (): Promise<Started> => {
+  const start = async (kvmOptions: LoadOptions = {}): Promise<Started> => {
     const host = createHost(description, options);
     await host.kernel.boot();
-    const kvmHost = await startKvm(host);
+    const kvmHost = await startKvm(host, kvmOptions);
     const before = accounts(host);
     const task = startProcess(host.kernel);
     return {
