@@ -1,4 +1,4 @@
-/** User space: reads TDVF images, lays out a TD's memory, builds its HOB list, predicts MRTD. */
+/** User space: reads TDVF images, predicts MRTD, builds VMs of every kind and runs them, all by system calls. */
 export * from './guid.ts';
 export * from './measure-image.ts';
 export * from './mrtd.ts';
@@ -9,3 +9,22 @@ export * from './tdvf/check-image.ts';
 export { readTdvf, type TdvfImage } from './tdvf/image.ts';
 export * from './tdvf/section.ts';
 export * from './tdvf/write-image.ts';
+export * from './trace/traced-system-calls.ts';
+export * from './vm/build-pkvm.ts';
+export * from './vm/build-plain.ts';
+export * from './vm/build-snp.ts';
+export * from './vm/build-td.ts';
+export * from './vm/cpuid.ts';
+export * from './vm/devices.ts';
+export * from './vm/doing.ts';
+export * from './vm/guest-memory.ts';
+export * from './vm/guest-vcpu.ts';
+export * from './vm/guest-vm.ts';
+export * from './vm/memory-layout.ts';
+export * from './vm/open-kvm.ts';
+export * from './vm/owned.ts';
+export * from './vm/run-vcpu.ts';
+export * from './vm/serial-port.ts';
+export * from './vm/td-commands.ts';
+export * from './vm/user-memory.ts';
+export type { RunOptions, VcpuEnd } from './vm/vcpu-run.ts';

@@ -3,7 +3,6 @@ import { GIB, KIB, MIB, PAGE_4K, TIB } from '../../abi/address.ts';
 import { KernelError } from '../../abi/errno.ts';
 import { formatBytes } from '../../abi/format-bytes.ts';
 import { InputError } from '../../abi/input-error.ts';
-import type { BackendName } from '../../kvm/backend.ts';
 import type { Look } from '../../lab/vm/look.ts';
 import {
   runVmExample,
@@ -11,7 +10,7 @@ import {
   type VmExample,
   type VmExampleOptions,
 } from '../../lab/vm/vm-example.ts';
-import { startVmHost, VM_BACKENDS, type VmHost } from '../../lab/vm/vm-host.ts';
+import { startVmHost, VM_BACKENDS, type VmBackend, type VmHost } from '../../lab/vm/vm-host.ts';
 import { toJson } from '../format.ts';
 import { readHost } from '../host-operands.ts';
 import { readImage } from '../image-file.ts';
@@ -59,7 +58,7 @@ export const run: Run = async ([name, ...sources], options, io) => {
   return results.every(({ ok }) => ok) ? EXIT.done : EXIT.no;
 };
 
-function parseBackend(name: string): BackendName {
+function parseBackend(name: string): VmBackend {
   const backend = VM_BACKENDS.find((known) => known === name);
   if (backend !== undefined) return backend;
   throw new InputError(`there are no VMs of the kind '${name}'; known are ${VM_BACKENDS.join(', ')}`);
@@ -95,7 +94,7 @@ function parseVcpus(text: string): number {
   throw new InputError(`--vcpus takes a number from 1 on, not '${text}'`);
 }
 
-const TITLES: Readonly<Record<BackendName, string>> = {
+const TITLES: Readonly<Record<VmBackend, string>> = {
   plain: 'a VM that nothing protects',
   'sw-protected': 'private memory that only KVM keeps private, for testing',
   tdx: 'a TD: its memory under a key of its own, all of it in the hands of the TDX module',
@@ -103,7 +102,7 @@ const TITLES: Readonly<Record<BackendName, string>> = {
   pkvm: "a protected VM of pKVM: a hypervisor below the kernel takes the guest's pages out of its reach",
 };
 
-function printTitle(io: Io, backend: BackendName, { machine }: VmHost, isNext: boolean): void {
+function printTitle(io: Io, backend: VmBackend, { machine }: VmHost, isNext: boolean): void {
   if (isNext) io.out();
   printWrapped(io, `${style(io, 'bold', backend)} on ${machine.description.name}: ${TITLES[backend]}`);
 }

@@ -9,8 +9,11 @@ import { createHost, type Host } from '../host.ts';
 import { type KvmHost, startKvm } from '../kvm-host.ts';
 import { genoaMachine } from '../machines/genoa.ts';
 
+/** A technology by its name. @public */
+export type VmBackend = BackendName;
+
 /** Every technology, from none to most. @public */
-export const VM_BACKENDS: readonly BackendName[] = ['plain', 'sw-protected', 'tdx', 'snp', 'pkvm'];
+export const VM_BACKENDS: readonly VmBackend[] = ['plain', 'sw-protected', 'tdx', 'snp', 'pkvm'];
 
 /** A booted host with KVM and scripts for guests. @public */
 export interface VmHost extends Host, KvmHost {}
