@@ -51,12 +51,25 @@ export function runSteps(
       bugOn(td.vm, leaf, status, { gpa });
       return false;
     }
-    const goOn = (): boolean | Promise<boolean> => runSteps(td, cpu, gpa, steps, i + 1);
-    if (leaf === TDH.memTrack && td.isRunning) return td.vm.kickAll().then(goOn);
+    const pause = leaf === TDH.memTrack && td.isRunning ? td.vm.kickAll() : null;
     const { schedule } = td.vm.kernel;
-    if (schedule !== null) return schedule(POINTS[leaf]!).then(goOn);
+    if (pause !== null || schedule !== null)
+      return goOn(td, cpu, gpa, steps, i + 1, pause ?? schedule!(POINTS[leaf]!));
   }
   return true;
+}
+
+/** The further calls, after `pause`. */
+async function goOn(
+  td: TrustDomain,
+  cpu: Cpu,
+  gpa: number,
+  steps: RemoveSteps,
+  from: number,
+  pause: Promise<void>,
+): Promise<boolean> {
+  await pause;
+  return runSteps(td, cpu, gpa, steps, from);
 }
 
 /** A busy operand is one that a vCPU holds: all leave the guest and stay out, and the call is made again, once. */
