@@ -2,8 +2,9 @@
 
 import { KernelError } from '../abi/errno.ts';
 import { InputError } from '../abi/input-error.ts';
-import type { KernelPolicy } from '../kernel/policy.ts';
-import { knobNamed, parseKnob } from '../kernel/sysfs-policy.ts';
+import type { KernelPolicy } from '../kernel/policy/kernel-policy.ts';
+import { parseKnob } from '../kernel/policy/knobs.ts';
+import { knobNamed } from '../kernel/sysfs-policy.ts';
 import type { PlanOptions } from '../lab/plan/plan.ts';
 import { findRelease, RELEASES } from '../module/releases.ts';
 import { readHostFiles } from '../survey/read-host.ts';

@@ -1,5 +1,6 @@
 /** Every verb of the command line, in the order of the overview. */
-import { POLICY_VALUES } from '../kernel/policy.ts';
+import type { KnobName } from '../kernel/policy/kernel-policy.ts';
+import { KNOB_NAMES, KNOBS } from '../kernel/policy/knobs.ts';
 import type { Verb } from './verb.ts';
 
 /** Options that choose how a host is brought up. */
@@ -24,9 +25,22 @@ a *.machine.json; each plain or gzip, - for standard input. Or an embedded host:
 spr-256g-2node, emr-256g-4node, spr-2t-2node.`;
 
 const POLICY_HELP = `Knobs of --policy, the default first:
-${Object.entries(POLICY_VALUES)
-  .map(([knob, values]) => `  ${knob.padEnd(15)}${values.join(', ')}`)
-  .join('\n')}`;
+${KNOB_NAMES.map(knobHelp).join('\n')}`;
+
+/** A knob's name and values, in lines of at most 80 columns. */
+function knobHelp(knob: KnobName): string {
+  const values = KNOBS[knob].values.map(({ value }) => String(value));
+  const words =
+    values.length === 0
+      ? [KNOBS[knob].title]
+      : values.map((value, i) => (i < values.length - 1 ? `${value},` : value));
+  const lines: string[] = [`  ${knob.padEnd(14)}`];
+  for (const word of words.flatMap((text) => text.split(' '))) {
+    if (`${lines.at(-1)} ${word}`.length > 80) lines.push(' '.repeat(16));
+    lines[lines.length - 1] += ` ${word}`;
+  }
+  return lines.join('\n');
+}
 
 const BRING_UP_HELP = `${HOST_HELP}\n\n${POLICY_HELP}`;
 

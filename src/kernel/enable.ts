@@ -12,7 +12,7 @@ import type { LogRing } from './log.ts';
 import type { MemblockRegion } from './memblock.ts';
 import { buildTdxMemlist, type TdxMemoryBlock } from './memlist.ts';
 import { allocPamts, freePamts, pamtBytes } from './pamt-alloc.ts';
-import type { KernelPolicy } from './policy.ts';
+import type { KernelPolicy } from './policy/kernel-policy.ts';
 import type { SchedulingPoint } from './scheduling.ts';
 import type { StageList, StageName } from './stages.ts';
 import { checkFeatures, logSysinfo, readSysinfo, type TdxSysinfo } from './sysinfo.ts';
@@ -84,7 +84,12 @@ async function runStages(context: EnableContext, undo: UndoStack): Promise<Enabl
   await run('features', () => checkFeatures(info, log));
   const dynamicPamt = usesDynamicPamt(info, context);
 
-  const memlist = await run('memlist', () => buildTdxMemlist(context.memblock(), policy));
+  const memlist = await run('memlist', () =>
+    buildTdxMemlist(
+      { memblock: context.memblock(), cmrs: info.cmrs, srat: context.machine.description.srat },
+      policy,
+    ),
+  );
   const list = await run('tdmr-list', () => allocTdmrList(cpu(), allocator, info.tdmr));
   undo.push(() => freeTable(allocator, list));
   const ranges = await run('tdmrs', () => fillOutTdmrs(memlist, info.tdmr.maxTdmrs, warn));

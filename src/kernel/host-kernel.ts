@@ -17,7 +17,8 @@ import type { TdxMemoryBlock } from './memlist.ts';
 import { type MemoryBlock, memoryBlocks, usableMemory } from './memory-blocks.ts';
 import { checkGoingOnline, type MemoryNotifiers } from './memory-notifier.ts';
 import { PageRefs } from './page-refs.ts';
-import { DEFAULT_POLICY, type KernelPolicy } from './policy.ts';
+import { DEFAULT_POLICY, type KernelPolicy } from './policy/kernel-policy.ts';
+import { KNOBS } from './policy/knobs.ts';
 import type { FileObject } from './process/file-object.ts';
 import { ObjectCounts } from './process/object-counts.ts';
 import type { SchedulingPoint } from './scheduling.ts';
@@ -149,9 +150,10 @@ export class HostKernel {
     return this.hotplug.notifiers;
   }
 
-  /** Changes a knob. Throws EBUSY for one that initialisation has used already; hot-plug may change any time. */
+  /** Changes a knob. Throws EBUSY for one that initialisation has used already; `KNOBS` says which may change any time. */
   setPolicy<K extends keyof KernelPolicy>(knob: K, value: KernelPolicy[K]): void {
-    if (knob !== 'hotplug' && (this.#state !== 'uninitialized' || this.#running !== null)) {
+    const begun = this.#state !== 'uninitialized' || this.#running !== null;
+    if (begun && KNOBS[knob].changes === 'before-enabling') {
       throw new KernelError(
         'EBUSY',
         'policy-in-use',

@@ -9,7 +9,7 @@ import { type MemblockRegion, mergeMemblock } from './memblock.ts';
 import type { TdxMemoryBlock } from './memlist.ts';
 import { memoryBlockSize } from './memory-blocks.ts';
 import { checkGoingOnline, MemoryNotifiers } from './memory-notifier.ts';
-import type { HotplugPolicy } from './policy.ts';
+import type { HotplugPolicy } from './policy/kernel-policy.ts';
 
 /** @public */
 export type MemoryEvent = Exclude<AcpiEvent, { readonly type: 'cpu-add' }>;

@@ -17,7 +17,9 @@ export * from './memory-blocks.ts';
 export * from './memory-notifier.ts';
 export * from './page-refs.ts';
 export * from './pamt-alloc.ts';
-export * from './policy.ts';
+export * from './policy/kernel-policy.ts';
+export * from './policy/knob.ts';
+export * from './policy/knobs.ts';
 export { AddressSpace, type MmuNotifier, USER_END } from './process/address-space.ts';
 export { DmaDevice, loadDmaDevice } from './process/dma-device.ts';
 export { unknownRequest } from './process/file-calls.ts';
@@ -41,7 +43,7 @@ export * from './seamcall.ts';
 export * from './seamldr.ts';
 export * from './stages.ts';
 export * from './sysfs.ts';
-export { knobNamed, parseKnob } from './sysfs-policy.ts';
+export { knobNamed } from './sysfs-policy.ts';
 export { isFile, type SysfsDirectory, type SysfsFile, type SysfsNode } from './sysfs-tree.ts';
 export {
   checkFeatures,

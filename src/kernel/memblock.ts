@@ -61,6 +61,15 @@ function wholePages(ranges: readonly AddressRange[]): AddressRange[] {
     .filter(({ start, end }) => start < end);
 }
 
+/** `ranges` in whole pages, cut at the borders of nodes; what the SRAT does not cover is on node 0. @internal */
+export function assignNodes(
+  ranges: readonly AddressRange[],
+  srat: readonly SratEntry[],
+): readonly MemblockRegion[] {
+  const nodes = [...srat].sort((a, b) => a.start - b.start);
+  return mergeMemblock(wholePages(ranges).flatMap((range) => splitByNode(range, nodes, 'ram')));
+}
+
 function coversEnough(ram: readonly AddressRange[], srat: readonly SratEntry[]): boolean {
   if (srat.length === 0) return false;
   const uncovered = subtract(ram, srat).reduce((sum, { start, end }) => sum + end - start, 0);

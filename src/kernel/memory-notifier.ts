@@ -2,7 +2,7 @@
 import { type AddressRange, contains, formatRange, PAGE_4K } from '../abi/address.ts';
 import { type ErrnoName, KernelError } from '../abi/errno.ts';
 import type { TdxMemoryBlock } from './memlist.ts';
-import type { HotplugPolicy } from './policy.ts';
+import type { HotplugPolicy } from './policy/kernel-policy.ts';
 
 /** Called before memory goes online; throws KernelError to refuse. @public */
 export type GoingOnline = (range: AddressRange) => void;

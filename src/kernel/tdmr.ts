@@ -7,7 +7,7 @@ import { KernelError } from '../abi/errno.ts';
 import type { ContigAllocator } from './allocator.ts';
 import type { TdxMemoryBlock } from './memlist.ts';
 import { allocPamts, freePamts, type Pamt, type PamtEntrySizes, pamtNode, pamtRange } from './pamt-alloc.ts';
-import type { HolePolicy } from './policy.ts';
+import type { HolePolicy } from './policy/kernel-policy.ts';
 import { type ReservedArea, reservedAreas } from './reserved-areas.ts';
 
 /** What the module limits. @public */

@@ -2,7 +2,7 @@
 import { PkvmHypervisor } from '../hypervisor/pkvm-hypervisor.ts';
 import { HostKernel } from '../kernel/host-kernel.ts';
 import type { KernelConfigHints } from '../kernel/kernel-config.ts';
-import type { KernelPolicy } from '../kernel/policy.ts';
+import type { KernelPolicy } from '../kernel/policy/kernel-policy.ts';
 import type { MachineDescription } from '../machine/description.ts';
 import { Machine } from '../machine/machine.ts';
 import { loadModule } from '../module/load-module.ts';

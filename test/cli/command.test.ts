@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
-import { POLICY_VALUES } from '../../src/kernel/policy.ts';
+import { KNOB_NAMES } from '../../src/kernel/policy/knobs.ts';
 import { EMBEDDED_HOSTS } from '../../src/survey/embedded/hosts.ts';
 import { SPR_256G_2NODE } from '../../src/survey/embedded/spr-256g-2node.ts';
 
@@ -108,7 +108,7 @@ describe('the command', () => {
     expect(pages[0]!.stdout).toContain('Exit code 0: done; 1: the answer is no; 2:');
     for (const { stdout } of pages.slice(1)) expect(stdout).toContain([...EMBEDDED_HOSTS.keys()].join(', '));
     for (const { stdout } of pages.slice(2)) {
-      for (const knob of Object.keys(POLICY_VALUES)) expect(stdout).toContain(knob);
+      for (const knob of KNOB_NAMES) expect(stdout).toContain(knob);
     }
     expect(tdxlab('--version').stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { GIB, MIB, PAGE_4K } from '../../src/abi/address.ts';
 import { memoryBlockSize } from '../../src/kernel/memory-blocks.ts';
-import type { HotplugPolicy } from '../../src/kernel/policy.ts';
+import type { HotplugPolicy } from '../../src/kernel/policy/kernel-policy.ts';
 import { realHost } from './bring-up.ts';
 import { refusalOf } from './scripted-host.ts';
 import { TINY } from './tiny-machine.ts';
@@ -142,8 +142,8 @@ describe('memory blocks', () => {
           ]
         : [entry],
     );
-    for (const legacyPmem of [false, true]) {
-      const { kernel } = realHost({ policy: { legacyPmem } }, { e820 });
+    for (const tdxMemory of ['boot-ram', 'boot-ram-and-pmem'] as const) {
+      const { kernel } = realHost({ policy: { tdxMemory } }, { e820 });
       await kernel.boot();
       expect(kernel.state).toBe('initialized');
       expect(kernel.memoryBlocks().at(-1)).toMatchObject({

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { GIB, MIB, PAGE_4K } from '../../src/abi/address.ts';
-import { memblockFromFirmware } from '../../src/kernel/memblock.ts';
+import { type MemblockRegion, memblockFromFirmware } from '../../src/kernel/memblock.ts';
 import { buildTdxMemlist } from '../../src/kernel/memlist.ts';
 import type { E820Entry, E820Type, SratEntry } from '../../src/machine/description.ts';
 import { TINY } from './tiny-machine.ts';
@@ -95,13 +95,19 @@ describe('memblockFromFirmware', () => {
   });
 });
 
+const NO_FIRMWARE = { cmrs: [], srat: [] };
+
+function bootRam(memblock: readonly MemblockRegion[]) {
+  return buildTdxMemlist({ memblock, ...NO_FIRMWARE }, { tdxMemory: 'boot-ram', tdxNodes: [] });
+}
+
 describe('buildTdxMemlist', () => {
   it('starts at 1 MiB', () => {
-    const memlist = buildTdxMemlist(memblockFromFirmware(TINY.e820, TINY.srat), { legacyPmem: false });
+    const memlist = bootRam(memblockFromFirmware(TINY.e820, TINY.srat));
     expect(memlist[0]).toEqual({ startPfn: MIB / PAGE_4K, endPfn: (2 * GIB) / PAGE_4K, node: 0 });
     expect(memlist).toHaveLength(4);
     const low: E820Entry[] = [{ start: 0, end: 2 * MIB, type: 'usable' }];
-    expect(buildTdxMemlist(memblockFromFirmware(low, []), { legacyPmem: false })[0]!.startPfn).toBe(256);
+    expect(bootRam(memblockFromFirmware(low, []))[0]!.startPfn).toBe(256);
   });
 
   it('counts legacy persistent memory only when told so, and other persistent memory never', () => {
@@ -111,9 +117,38 @@ describe('buildTdxMemlist', () => {
       { start: 8 * GIB, end: 9 * GIB, type: 'pmem' },
     ];
     const memblock = memblockFromFirmware(e820, []);
-    expect(buildTdxMemlist(memblock, { legacyPmem: false })).toHaveLength(1);
-    expect(buildTdxMemlist(memblock, { legacyPmem: true }).map(({ startPfn }) => startPfn * PAGE_4K)).toEqual(
-      [MIB, 4 * GIB],
+    expect(bootRam(memblock)).toHaveLength(1);
+    const withPmem = buildTdxMemlist(
+      { memblock, ...NO_FIRMWARE },
+      { tdxMemory: 'boot-ram-and-pmem', tdxNodes: [] },
     );
+    expect(withPmem.map(({ startPfn }) => startPfn * PAGE_4K)).toEqual([MIB, 4 * GIB]);
+  });
+
+  it('holds whole CMRs, there or not, each part on the node that the SRAT says', () => {
+    const cmrs = [
+      { start: 0, end: GIB },
+      { start: 3 * GIB, end: 8 * GIB },
+    ];
+    const srat = [
+      { start: 0, end: 4 * GIB, node: 0, proximityDomain: 0, hotplug: false, nonVolatile: false },
+      { start: 4 * GIB, end: 16 * GIB, node: 1, proximityDomain: 1, hotplug: true, nonVolatile: false },
+    ];
+    const memlist = buildTdxMemlist({ memblock: [], cmrs, srat }, { tdxMemory: 'cmr', tdxNodes: [] });
+    expect(memlist.map(({ startPfn, endPfn, node }) => [startPfn * PAGE_4K, endPfn * PAGE_4K, node])).toEqual(
+      [
+        [MIB, GIB, 0],
+        [3 * GIB, 4 * GIB, 0],
+        [4 * GIB, 8 * GIB, 1],
+      ],
+    );
+  });
+
+  it('holds the memory of chosen nodes only', () => {
+    const memblock = memblockFromFirmware(TINY.e820, TINY.srat);
+    for (const node of [0, 1]) {
+      const memlist = buildTdxMemlist({ memblock, ...NO_FIRMWARE }, { tdxMemory: 'nodes', tdxNodes: [node] });
+      expect(new Set(memlist.map((block) => block.node))).toEqual(new Set([node]));
+    }
   });
 });

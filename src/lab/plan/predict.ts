@@ -19,7 +19,7 @@ import { LogRing } from '../../kernel/log.ts';
 import { type MemblockRegion, memblockFromFirmware } from '../../kernel/memblock.ts';
 import { buildTdxMemlist, type TdxMemoryBlock } from '../../kernel/memlist.ts';
 import { allocPamts, type Pamt, pamtNode, pamtRange } from '../../kernel/pamt-alloc.ts';
-import { DEFAULT_POLICY } from '../../kernel/policy.ts';
+import { DEFAULT_POLICY } from '../../kernel/policy/kernel-policy.ts';
 import { neededReservedAreas } from '../../kernel/reserved-areas.ts';
 import { seamcallError } from '../../kernel/seamcall.ts';
 import type { StageName } from '../../kernel/stages.ts';
@@ -110,7 +110,10 @@ export function predict(survey: Survey, options: PlanOptions): Prediction {
     release !== null &&
     dynamicPamtObstacle(release.features0, machine.keyIdStartBit) === null;
   const limits = release === null ? LIMITS_BEFORE_SYSINFO : limitsOf(release);
-  const memlist = buildTdxMemlist(memblock, DEFAULT_POLICY);
+  const memlist = buildTdxMemlist(
+    { memblock, cmrs: description.cmrs, srat: description.srat },
+    DEFAULT_POLICY,
+  );
   stage('tdmr-list', () => allocTdmrList(cpus[0]!, allocator, limits));
   const ranges = stage('tdmrs', () => fillOutTdmrs(memlist, limits.maxTdmrs, warn)) ?? [];
   const pamts = stage('pamts', () => allocPamts(ranges, memlist, limits, dynamicPamt, allocator, warn));

@@ -1,7 +1,7 @@
 /** A host that runs TDs, small and quick to boot, and what is in use on it. */
 import { MIB } from '../../../../src/abi/address.ts';
 import { KVM_VM_TYPE } from '../../../../src/abi/kvm/vm-types.ts';
-import type { KernelPolicy } from '../../../../src/kernel/policy.ts';
+import type { KernelPolicy } from '../../../../src/kernel/policy/kernel-policy.ts';
 import type { TdxHost, TdxOptions, TdxTechnology } from '../../../../src/kvm/backends/tdx/index.ts';
 import type { KvmOptions } from '../../../../src/kvm/kvm-options.ts';
 import { loadKvm } from '../../../../src/kvm/load-kvm.ts';
