@@ -58,7 +58,8 @@ function* bySharing(cpu: GuestCpu, gpa: number, isPrivate: boolean): GuestFlow<b
 /** Has the module report on the TD, and takes MRTD from the report. */
 function* mrtd(cpu: GuestCpu, page: number): GuestFlow<string> {
   yield* cpu.write(page, new Uint8Array(PAGE_4K));
-  const operands = { rcx: BigInt(page), rdx: BigInt(page + REPORT_DATA_AT) };
+  // R8: subtype 0.
+  const operands = { rcx: BigInt(page), rdx: BigInt(page + REPORT_DATA_AT), r8: 0n };
   yield* cpu.tdcall(TDG.mrReport, operands);
   return Buffer.from(yield* cpu.read(page + MRTD_AT, MRTD_BYTES)).toString('hex');
 }

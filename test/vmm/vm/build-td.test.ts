@@ -7,6 +7,7 @@ import type { LoadOptions } from '../../../src/kvm/load-kvm.ts';
 import { asTdGuest } from '../../../src/lab/guest/td-kernel.ts';
 import { setGuestScript } from '../../../src/lab/kvm-host.ts';
 import { accountOf } from '../../../src/lab/vm/account.ts';
+import { guestPlatform } from '../../../src/lab/vm/platforms.ts';
 import { runVmExample } from '../../../src/lab/vm/vm-example.ts';
 import { startVmHost, type VmHost } from '../../../src/lab/vm/vm-host.ts';
 import { measureImage } from '../../../src/vmm/measure-image.ts';
@@ -161,6 +162,15 @@ describe('INIT_MEM_REGION', () => {
     const { vm } = await buildTd(task, sampleImage());
     kernel.allocator.fault = null;
     expect(signals).toBeGreaterThan(5);
+    let measured = '';
+    const { wrap, measurement } = guestPlatform('tdx', host);
+    const script = wrap(function* (cpu) {
+      measured = yield* measurement!(cpu, 32 * MIB);
+      yield* cpu.out(POWER_PORT, POWER_OFF, 2);
+    });
+    setGuestScript(host.guests, task, vm.vcpus[0]!.fd, script);
+    await runVcpu(vm, vm.vcpus[0]!, { ports: [POWER_SWITCH] });
+    expect(measured).toBe(measureImage(sampleImage()).mrtd?.get('one-pass'));
     await vm.close();
     await task.exit();
   });
