@@ -166,7 +166,8 @@ pages of a section are added, then all extended (Ubuntu's TDX preview with QEMU
     ],
     help: `The guest keeps a secret, which the host looks for, shares a page with the host
 and takes it back; at the end everything must be given back. Without a host each
-runs on a machine that has its technology.
+runs on a machine that has its technology. What runs in the guest is a script;
+the image of a TD is added and measured, and its code is not executed.
 
 ${HOST_HELP}`,
     load: () => import('./verbs/vm.ts'),
@@ -181,7 +182,7 @@ ${HOST_HELP}`,
   {
     name: 'start',
     operands: '',
-    summary: 'bring the embedded example host up and tell what it came to',
+    summary: 'bring the embedded example host up, tell what it came to, and run a TD on it',
     options: [],
     load: () => import('./verbs/start.ts'),
   },
