@@ -60,8 +60,8 @@ export async function tryStore(task: Task, vm: GuestVm, gpa: number): Promise<Lo
   });
 }
 
-/** Page frame of the private page at `gpa`, or where there is no guest_memfd that of the page itself. @public */
-export function pfnBehind(task: Task, vm: GuestVm, gpa: number): number | null {
+/** Page frame of the private page at `gpa`, or where there is no guest_memfd that of the page itself. */
+function pfnBehind(task: Task, vm: GuestVm, gpa: number): number | null {
   const { object } = task.process.files.get(vm.fd);
   if (!(object instanceof VmFile)) throw new Error(`descriptor ${vm.fd} is no VM`);
   const slot = object.vm.slots.find(pfnOf(gpa));
@@ -91,8 +91,8 @@ function refusalOf(error: unknown): string {
 
 const SHOWN_BYTES = 16;
 
-/** Text in quotes, zeroes by that word, anything else by its first bytes. @public */
-export function describeBytes(bytes: Uint8Array): string {
+/** Text in quotes, zeroes by that word, anything else by its first bytes. */
+function describeBytes(bytes: Uint8Array): string {
   if (bytes.every((byte) => byte === 0)) return 'zeroes';
   const end = bytes.findLastIndex((byte) => byte !== 0) + 1;
   const shown = bytes.subarray(0, end);

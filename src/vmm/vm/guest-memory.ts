@@ -1,5 +1,5 @@
 /** Memory of a VM: slots, what backs them, and conversion between private and shared. */
-import { type AddressRange, hex, PAGE_4K } from '../../abi/address.ts';
+import { type AddressRange, hex } from '../../abi/address.ts';
 import { KVM } from '../../abi/kvm/ioctl.ts';
 import {
   GUEST_MEMFD_FLAG,
@@ -157,10 +157,4 @@ async function discard(
 export function privateBytes({ calls, slots }: GuestVm): number {
   const files = slots.flatMap(({ fd }) => (fd === null ? [] : [fd]));
   return files.reduce((sum, fd) => sum + calls.fstat(fd).blocks * 512, 0);
-}
-
-/** The page that `gpa` lies in. @public */
-export function pageRange(gpa: number, pages = 1): AddressRange {
-  const start = Math.floor(gpa / PAGE_4K) * PAGE_4K;
-  return { start, end: start + pages * PAGE_4K };
 }

@@ -1,6 +1,6 @@
-/** /dev/kvm: opened, and asked what it can do. */
+/** /dev/kvm, opened. */
 import { KernelError } from '../../abi/errno.ts';
-import { KVM_API_VERSION, KVM_CAP, type KvmCapName } from '../../abi/kvm/capabilities.ts';
+import { KVM_API_VERSION } from '../../abi/kvm/capabilities.ts';
 import { KVM } from '../../abi/kvm/ioctl.ts';
 import { O } from '../../abi/system-call-flags.ts';
 import type { SystemCalls } from '../../kernel/process/system-calls.ts';
@@ -13,9 +13,4 @@ export async function openKvm(calls: SystemCalls): Promise<number> {
   if (version === KVM_API_VERSION) return fd;
   await calls.close(fd);
   throw new KernelError('ENODEV', 'kvm-api', `KVM has API version ${version} instead of ${KVM_API_VERSION}`);
-}
-
-/** The answer to KVM_CHECK_EXTENSION on /dev/kvm or a VM. @public */
-export function checkExtension(calls: SystemCalls, fd: number, capability: KvmCapName): Promise<number> {
-  return calls.ioctl(fd, KVM.CHECK_EXTENSION, KVM_CAP[capability]);
 }

@@ -1,7 +1,7 @@
 /** KVM_MEMORY_ENCRYPT_OP on a TD, its structures in user space's memory. */
 import { KernelError } from '../../abi/errno.ts';
 import { KVM } from '../../abi/kvm/ioctl.ts';
-import { KVM_CPUID_ENTRY2, KVM_CPUID2 } from '../../abi/kvm/structs.ts';
+import { KVM_CPUID_ENTRY2 } from '../../abi/kvm/structs.ts';
 import {
   KVM_TDX,
   KVM_TDX_CAPABILITIES,
@@ -101,15 +101,5 @@ export function initMemRegion(calls: SystemCalls, vcpu: number, region: MemRegio
           throw error;
       }
     }
-  });
-}
-
-/** KVM_TDX_GET_CPUID: what the TD's guest will read. @public */
-export function tdCpuid(calls: SystemCalls, vcpu: number): Promise<CpuidEntry[]> {
-  const buffer = new Uint8Array(KVM_CPUID2.bytes + CPUID_ENTRIES * KVM_CPUID_ENTRY2.bytes);
-  KVM_CPUID2.patch(buffer, { nent: CPUID_ENTRIES });
-  return withBuffer(calls, buffer, async (address) => {
-    await tdxCommand(calls, vcpu, 'GET_CPUID', address);
-    return readEntries(await calls.load(address, buffer.length));
   });
 }
