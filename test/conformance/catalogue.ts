@@ -43,16 +43,14 @@ function nowhere(title: string, reason: string): Case {
   return passes(title, Object.fromEntries(COLUMNS.map((column) => [column, reason])));
 }
 
-const TDX_ONLY: Exceptions = {
-  plain: OTHER,
-  'sw-protected': OTHER,
-  snp: OTHER,
-  pkvm: OTHER,
-};
-const SEV_AND_TDX: Exceptions = { plain: OTHER, 'sw-protected': OTHER, pkvm: OTHER };
+const OTHERS: Exceptions = { plain: OTHER, 'sw-protected': OTHER, pkvm: OTHER };
 
 function ofTdx(title: string): Case {
-  return runs(title, TDX_ONLY);
+  return runs(title, { ...OTHERS, snp: OTHER });
+}
+
+function ofSnp(title: string): Case {
+  return runs(title, { ...OTHERS, tdx: OTHER });
 }
 
 const CONVERTS: Exceptions = { plain: NO_PRIVATE };
@@ -156,33 +154,38 @@ export const CATALOGUE = {
     },
   },
   sev_init2_tests: {
-    file: 'init.test.ts',
+    file: 'sev-init2.test.ts',
     cases: {
-      own_type: runs('INIT2, INIT_VM: accepted once, by VMs of the type', SEV_AND_TDX),
-      other_types: runs('INIT2, INIT_VM: refused by VMs of other types', SEV_AND_TDX),
-      flags: runs('every flag is unknown', SEV_AND_TDX),
-      features: runs('every unknown VMSA feature, every unknown attribute and XFAM bit', SEV_AND_TDX),
+      test_vm_types: ofSnp('INIT2 is for VMs of its own type'),
+      test_flags: ofSnp('INIT2 knows no flag'),
+      test_features: ofSnp('VMSA features: those that the host reports, no other'),
+    },
+  },
+  'sev_init2_tests, for TDs': {
+    file: 'tdx-init-vm.test.ts',
+    cases: {
+      vm_types: ofTdx('INIT_VM is for VMs of its own type, once'),
+      flags: ofTdx('INIT_VM knows no flag'),
+      attributes: ofTdx('attributes: those of the capabilities, no other'),
+      xfam: ofTdx('XFAM: the bits of the capabilities, no other'),
     },
   },
   sev_smoke_test: {
+    file: 'sev-smoke.test.ts',
+    cases: {
+      guest_snp_code: ofSnp('the guest asks to be ended: SYSTEM_EVENT SEV_TERM with one word'),
+      test_sync_vmsa: ofSnp('state set before the launch is what the save area holds'),
+      guest_shutdown_code: ofSnp('the guest shuts down: KVM_EXIT_SHUTDOWN'),
+    },
+  },
+  'sev_smoke_test, for all': {
     file: 'smoke.test.ts',
     cases: {
       bits: runs('the guest sees what it is', {
         plain: NO_PRIVATE,
-        'sw-protected': 'no bit tells a guest of it',
-      }),
-      termination: runs('the guest asks to be ended: SYSTEM_EVENT with its reason', {
-        plain: OTHER,
-        'sw-protected': OTHER,
-        pkvm: 'no such request',
+        'sw-protected': 'nothing tells a guest of it',
       }),
       shutdown: runs('the guest shuts down: KVM_EXIT_SHUTDOWN'),
-      sync_vmsa: runs('the guest starts with the registers that the host set before the launch', {
-        plain: OTHER,
-        'sw-protected': OTHER,
-        tdx: 'the host never sets registers of a TD',
-        pkvm: OTHER,
-      }),
     },
   },
   sev_migrate_tests: {

@@ -27,18 +27,22 @@ export async function mmap(task: Task, request: MmapRequest): Promise<number> {
   try {
     const length = checkLength(request);
     const pageOffset = offset / PAGE_4K;
-    const start = placeOf(task, request, length);
+    placeOf(task, request, length);
     const backing = await backingOf(task, file, request, length);
     const index = backing === file ? pageOffset : 0;
-    const area = new MemoryArea(memory, {
-      start,
-      end: start + length,
-      prot,
-      flags,
-      pageOffset: index,
-      file: backing,
-    });
+    let start: number;
+    let area: MemoryArea;
     try {
+      // Another thread may have taken the place meanwhile.
+      start = placeOf(task, request, length);
+      area = new MemoryArea(memory, {
+        start,
+        end: start + length,
+        prot,
+        flags,
+        pageOffset: index,
+        file: backing,
+      });
       backing?.object.mmap?.(area, task);
       // Another thread may map something there while this one unmaps.
       while (memory.areas.within(start, area.end).length > 0) await memory.unmap(start, area.end);

@@ -45,6 +45,11 @@ const NON_AUTOMATIC: ReadonlyMap<number, number> = new Map([
 /** Exits behind the instruction: HLT, VMGEXIT. */
 const COMPLETED_BY_EXIT: ReadonlySet<number> = new Set([EXIT.HLT, EXIT.VMCALL]);
 const VMGEXIT_LENGTH = 4;
+/** SEV_STATUS: bits 0 and 1 for SEV and SEV-ES, then those of SEV_FEATURES (APM volume 2, 15.34.10). */
+const SEV_STATUS_MSR = 0xc001_0131;
+const SEV_STATUS_ENABLED = 0b11n;
+const SEV_STATUS_FEATURES_SHIFT = 2n;
+const LOW_32 = 0xffff_ffffn;
 const CARRY = 1n;
 const TWO_32 = 0x1_0000_0000n;
 
@@ -171,8 +176,18 @@ class SnpGuestContext implements GuestContext {
   }
 
   intercepts({ reason }: GuestExit): boolean | GuestEvent {
+    if (reason === EXIT.RDMSR && this.regs.d[2 * RCX] === SEV_STATUS_MSR) return this.#readSevStatus();
     const errorCode = NON_AUTOMATIC.get(reason);
     return errorCode === undefined || { vector: VECTOR_VC, errorCode };
+  }
+
+  /** The processor answers it itself: the guest need not believe the host about what it is. */
+  #readSevStatus(): false {
+    const features = this.lp.machine.memory.read64(this.address + VMSA.offsets.sev_features, this.#vmcb.asid);
+    const status = SEV_STATUS_ENABLED | (features << SEV_STATUS_FEATURES_SHIFT);
+    this.regs.q[RAX] = status & LOW_32;
+    this.regs.q[RDX] = status >> 32n;
+    return false;
   }
 
   /** PVALIDATE, RMPADJUST: the page at RAX of the size in RCX. EAX is the status, RCX bit 0 stands for the carry flag. */

@@ -19,16 +19,17 @@ export const ADDRESS_SIZES: CpuidEntry = {
   padding: [0, 0, 0],
 };
 
-/** INIT_VM with what KVM supports, and CPUID of the address width and `entries`. */
+/** INIT_VM with what KVM supports of `mask` in XFAM, and CPUID of the address width and `entries`. */
 export async function initWithCpuid(
   vm: GuestVm,
   vcpus: number,
   entries: readonly CpuidEntry[],
+  mask = -1n,
 ): Promise<void> {
   await vm.enable('SPLIT_IRQCHIP', 24n);
   await vm.enable('MAX_VCPUS', BigInt(vcpus));
   const { attributes, xfam } = await tdCapabilities(vm.calls, vm.fd);
-  await initTd(vm.calls, vm.fd, { attributes, xfam }, [ADDRESS_SIZES, ...entries]);
+  await initTd(vm.calls, vm.fd, { attributes, xfam: xfam & mask }, [ADDRESS_SIZES, ...entries]);
 }
 
 export const TDX_KIT: Kit = {

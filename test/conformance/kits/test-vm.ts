@@ -37,7 +37,7 @@ export const LIBRARY_SLOT: AddressRange = { start: 0, end: 64 * PAGE_4K };
 /** Guests take what is here for shared from the start, as they do with devices. */
 export const SHARED_WINDOW: AddressRange = { start: 0xd000_0000, end: 0xd010_0000 };
 /** The port by which guests speak to the test. */
-const UCALL_PORT = 0x10;
+export const UCALL_PORT = 0x10;
 
 /** How a KVM_RUN ended. */
 export interface Exit {
@@ -97,6 +97,12 @@ export class TestVm {
     return new TestVm(kit, vm, started, backing);
   }
 
+  /** Another VM of the same process. */
+  async sibling(): Promise<TestVm> {
+    const vm = await buildVm(this.kit, this.task, 1, this.backing);
+    return new TestVm(this.kit, vm, this.#started, this.backing);
+  }
+
   get task(): Task {
     return this.side.task;
   }
@@ -137,8 +143,12 @@ export class TestVm {
 
   /** The guest of a vCPU. */
   script(script: GuestScript, index = 0): void {
-    const { kvmHost } = this.side;
-    setGuestScript(kvmHost.guests, this.task, this.vm.vcpus[index]!.fd, this.speech.wrap(script));
+    this.plainScript(this.speech.wrap(script), index);
+  }
+
+  /** The same without its technology's help: it must accept memory and handle exceptions itself. */
+  plainScript(script: GuestScript, index = 0): void {
+    setGuestScript(this.side.kvmHost.guests, this.task, this.vm.vcpus[index]!.fd, script);
   }
 
   /** Asks for a conversion of pages; the guest ends where it is refused. */

@@ -26,6 +26,22 @@ describe('mmap', () => {
     expect(await outcome(() => task.mmap({ ...base, ...changes }))).toBe(wanted);
   });
 
+  it('gives threads that map at the same time different places', async () => {
+    const { task } = tinyProcess();
+    const other = task.process.thread(1);
+    const map = (thread: typeof task, flags: number) => thread.mmap({ ...base, flags });
+    for (const flags of [ANONYMOUS, MAP.SHARED | MAP.ANONYMOUS]) {
+      const [first, second] = await Promise.all([map(task, flags), map(other, flags)]);
+      expect(first).not.toBe(second);
+      await task.store(first, Uint8Array.of(1));
+      await other.store(second, Uint8Array.of(2));
+      expect(await task.load(first, 1)).toEqual(Uint8Array.of(1));
+    }
+    const fixed = { ...base, flags: ANONYMOUS | MAP.FIXED_NOREPLACE, address: 0x10_0000 };
+    const outcomes = await Promise.all([task, other].map((thread) => outcome(() => thread.mmap(fixed))));
+    expect(outcomes.sort()).toEqual(['EEXIST', 'done']);
+  });
+
   it('checks what a file is open for and whether it can be mapped', async () => {
     const { kernel, task } = tinyProcess();
     const readable = fileThat({ mmap: () => undefined });
