@@ -43,7 +43,7 @@ function nowhere(title: string, reason: string): Case {
   return passes(title, Object.fromEntries(COLUMNS.map((column) => [column, reason])));
 }
 
-const OTHERS: Exceptions = { plain: OTHER, 'sw-protected': OTHER, pkvm: OTHER };
+const OTHERS: Exceptions = { plain: OTHER, 'sw-protected': OTHER, pkvm: OTHER, linux: OTHER };
 
 function ofTdx(title: string): Case {
   return runs(title, { ...OTHERS, snp: OTHER });
