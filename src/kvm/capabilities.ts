@@ -1,5 +1,5 @@
 /** KVM_CHECK_EXTENSION: what KVM can do at all, and what one VM can. */
-import { KVM_CAP } from '../abi/kvm/capabilities.ts';
+import { KVM_CAP, KVM_X86_QUIRK } from '../abi/kvm/capabilities.ts';
 import { KVM_HC_MAP_GPA_RANGE } from '../abi/kvm/exits.ts';
 import { GUEST_MEMFD_FLAG, KVM_MEMORY_ATTRIBUTE_PRIVATE } from '../abi/kvm/structs.ts';
 import { onlineCpus } from '../kernel/cpu.ts';
@@ -41,6 +41,7 @@ const ANSWERS: ReadonlyMap<number, Answer> = new Map<number, Answer>([
   [KVM_CAP.IMMEDIATE_EXIT, 1],
   [KVM_CAP.EXIT_HYPERCALL, Number(HYPERCALL_EXITS)],
   [KVM_CAP.SYS_ATTRIBUTES, 1],
+  [KVM_CAP.DISABLE_QUIRKS2, KVM_X86_QUIRK.SLOT_ZAP_ALL],
   [KVM_CAP.VM_TSC_CONTROL, 1],
   [KVM_CAP.USER_MEMORY2, 1],
   [KVM_CAP.MEMORY_FAULT_INFO, 1],

@@ -1,4 +1,5 @@
 /** Changes the slots of a VM once a change has been found good: guests lose what they map before a slot goes. */
+import { KVM_X86_QUIRK } from '../abi/kvm/capabilities.ts';
 import type { Memslot } from './memslots.ts';
 import type { Vm } from './vm.ts';
 
@@ -16,7 +17,8 @@ export async function changeSlot(
     // From here on faults in the slot wait for the end of the change.
     vm.slots.markInvalid(old);
     await vm.kernel.schedule?.('slot-invalid');
-    await vm.mmuLock.run(() => vm.backend.zap(old.baseGfn, old.baseGfn + old.pages, 'both'));
+    const [startGfn, endGfn] = zapsAll(vm) ? [0, GFN_END] : [old.baseGfn, old.baseGfn + old.pages];
+    await vm.mmuLock.run(() => vm.backend.zap(startGfn, endGfn, 'both'));
     await vm.kernel.schedule?.('slot-zapped');
   }
   await vm.hostMemory.settled();
@@ -25,4 +27,12 @@ export async function changeSlot(
     vm.slots.delete(old.id);
     await old.backing?.unbind(old);
   }
+}
+
+/** Guest frames end where physical addresses of 52 bits do. */
+const GFN_END = 2 ** 40;
+
+/** KVM_X86_QUIRK_SLOT_ZAP_ALL is for VMs of the default type only. */
+function zapsAll({ backend, disabledQuirks }: Vm): boolean {
+  return backend.name === 'plain' && (disabledQuirks & KVM_X86_QUIRK.SLOT_ZAP_ALL) === 0;
 }

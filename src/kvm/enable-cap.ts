@@ -1,7 +1,7 @@
 /** KVM_ENABLE_CAP on a VM. */
 import { hex } from '../abi/address.ts';
 import { KernelError } from '../abi/errno.ts';
-import { KVM_CAP } from '../abi/kvm/capabilities.ts';
+import { KVM_CAP, KVM_X86_QUIRK } from '../abi/kvm/capabilities.ts';
 import { KVM_ENABLE_CAP } from '../abi/kvm/structs.ts';
 import type { UserArg } from '../kernel/process/system-calls.ts';
 import type { Task } from '../kernel/process/task.ts';
@@ -16,6 +16,7 @@ type Enable = (vm: Vm, value: bigint) => void;
 const CAPABILITIES: ReadonlyMap<number, Enable> = new Map<number, Enable>([
   [KVM_CAP.EXIT_HYPERCALL, enableHypercallExits],
   [KVM_CAP.SPLIT_IRQCHIP, splitIrqchip],
+  [KVM_CAP.DISABLE_QUIRKS2, disableQuirks],
   [KVM_CAP.MAX_VCPUS, limitVcpus],
 ]);
 
@@ -40,6 +41,13 @@ function enableHypercallExits(vm: Vm, hypercalls: bigint): void {
     });
   }
   vm.hypercallExits = hypercalls;
+}
+
+function disableQuirks(vm: Vm, quirks: bigint): void {
+  if ((quirks & ~BigInt(KVM_X86_QUIRK.SLOT_ZAP_ALL)) !== 0n) {
+    throw invalid('cap-quirks', 'the only quirk that can be turned off is SLOT_ZAP_ALL', { quirks });
+  }
+  vm.disabledQuirks |= Number(quirks);
 }
 
 function splitIrqchip(vm: Vm, pins: bigint): void {

@@ -50,6 +50,8 @@ export class Vm implements GuestMemfdUser {
   maxVcpus: number;
   /** Hypercalls that go to user space, KVM_CAP_EXIT_HYPERCALL: bit per number. */
   hypercallExits = 0n;
+  /** Bits of KVM_X86_QUIRK that user space has turned off. */
+  disabledQuirks = 0;
   /** Where interrupts are made: user space alone, the kernel, or the kernel for local APICs only. */
   irqchip: 'none' | 'kernel' | 'split' = 'none';
   /** TSC frequency that vCPUs start with; 0 is the host's. */

@@ -110,6 +110,7 @@ export const CATALOGUE = {
       }),
       S7: runs('a slot is moved while the guest reads it', { tdx: VE, pkvm: PRIVATE_ONLY }),
       S8: runs('a slot is deleted and made again while the guest reads it', { tdx: VE, pkvm: PRIVATE_ONLY }),
+      quirk: runs('S8 with KVM_X86_QUIRK_SLOT_ZAP_ALL on and off', { tdx: VE, pkvm: 'no quirk on arm64' }),
     },
   },
   private_mem_kvm_exits_test: {

@@ -1,7 +1,9 @@
 /** The cases of the public selftest set_memory_region_test that have a guest, restated. */
 import { expect } from 'vitest';
+import { KVM_X86_QUIRK } from '../../src/abi/kvm/capabilities.ts';
 import { KVM_INTERNAL_ERROR, KVM_RUN_EXIT } from '../../src/abi/kvm/exits.ts';
 import { KVM } from '../../src/abi/kvm/ioctl.ts';
+import { KVM_VM_TYPE } from '../../src/abi/kvm/vm-types.ts';
 import { exploreSeeds } from '../../src/lab/schedule/explore.ts';
 import type { Scheduler } from '../../src/lab/schedule/scheduler.ts';
 import type { GuestSlot } from '../../src/vmm/vm/guest-memory.ts';
@@ -9,7 +11,7 @@ import { addVcpu, exitName, readExit, writeUnion } from '../../src/vmm/vm/guest-
 import { GuestVm } from '../../src/vmm/vm/guest-vm.ts';
 import type { Kit } from './kits/kit.ts';
 import { SHARED_WINDOW, say, TestVm } from './kits/test-vm.ts';
-import { filled, PAGE } from './session.ts';
+import { filled, PAGE, refused } from './session.ts';
 import { conformance } from './suite.ts';
 
 const GPA = SHARED_WINDOW.start + 16 * PAGE;
@@ -107,11 +109,36 @@ conformance('set_memory_region_test, guest', {
       }
     }),
 
-  S8: (kit) =>
-    inManyOrders(kit, async (vm, slot) => {
+  async S8(kit) {
+    await inManyOrders(kit, async (vm, slot) => {
       for (let i = 0; i < 3; i++) {
         await vm.deleteSlot(slot);
         await vm.setSlot(slot, {});
       }
-    }),
+    });
+  },
+
+  async quirk(kit) {
+    for (const isDisabled of [false, true]) {
+      const vm = await TestVm.start(kit);
+      await refused(vm.vm.enable('DISABLE_QUIRKS2', 1n << 40n), 'EINVAL');
+      if (isDisabled) await vm.vm.enable('DISABLE_QUIRKS2', BigInt(KVM_X86_QUIRK.SLOT_ZAP_ALL));
+      const [slot] = [await vm.addSlot(GPA, 1, 'anonymous'), await vm.addSlot(GPA + PAGE, 1, 'anonymous')];
+      vm.script(function* (cpu) {
+        yield* cpu.read(GPA, 1);
+        yield* cpu.read(GPA + PAGE, 1);
+        yield* say(cpu, 1);
+        yield* cpu.read(GPA + PAGE, 1);
+        yield* say(cpu, 2);
+      });
+      expect(await vm.listen()).toBe(1);
+      const isMapped = (gpa: number): boolean => vm.record.backend.isMapped(gpa / PAGE, false);
+      expect([isMapped(GPA), isMapped(GPA + PAGE)]).toEqual([true, true]);
+      await vm.deleteSlot(slot);
+      const isKept = isDisabled || kit.vmType !== KVM_VM_TYPE.DEFAULT;
+      expect([isMapped(GPA), isMapped(GPA + PAGE)]).toEqual([false, isKept]);
+      expect(await vm.listen()).toBe(2);
+      await vm.end();
+    }
+  },
 });

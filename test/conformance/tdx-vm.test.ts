@@ -107,12 +107,12 @@ conformance('tdx_vm_tests', {
     for (const xfam of [X87_SSE, X87_SSE | AVX]) {
       const configured: Kit = {
         ...kit,
-        async init(vm, vcpus) {
+        async init(vm) {
           const { cpuid } = await tdCapabilities(vm.calls, vm.fd);
           const mask = cpuid.find((entry) => entry.function === 1)!;
           expect(mask.ebx & MAX_IDS).toBe(MAX_IDS);
           const entry = { ...mask, eax: 0, ebx: maxIds << 16, ecx: 0, edx: 0 };
-          await initWithCpuid(vm, vcpus, [entry], xfam);
+          await initWithCpuid(vm, [entry], xfam);
         },
       };
       const vm = await TestVm.start(configured);

@@ -56,5 +56,11 @@ export const KVM_CAP = {
 /** A capability's name. @public */
 export type KvmCapName = keyof typeof KVM_CAP;
 
+/**
+ * Quirks: behaviour that KVM keeps for old user space until it is turned off by KVM_CAP_DISABLE_QUIRKS2. SLOT_ZAP_ALL:
+ * a slot that is deleted or moved takes the mappings of all slots with it. @public
+ */
+export const KVM_X86_QUIRK = { SLOT_ZAP_ALL: 1 << 7 } as const;
+
 /** What KVM_GET_API_VERSION returns, for good. @public */
 export const KVM_API_VERSION = 12;

@@ -17,7 +17,7 @@ export interface Kit {
   /** What guests wrote is still there after a page was converted in place. */
   readonly preserves: boolean;
   /** What comes before the first vCPU. */
-  init(vm: GuestVm, vcpus: number): Promise<void>;
+  init(vm: GuestVm): Promise<void>;
   /** What comes after the last vCPU, until the guest may run. */
   launch(vm: GuestVm): Promise<void>;
   /** How guests of one VM speak; made once for each VM. */

@@ -20,14 +20,8 @@ export const ADDRESS_SIZES: CpuidEntry = {
 };
 
 /** INIT_VM with what KVM supports of `mask` in XFAM, and CPUID of the address width and `entries`. */
-export async function initWithCpuid(
-  vm: GuestVm,
-  vcpus: number,
-  entries: readonly CpuidEntry[],
-  mask = -1n,
-): Promise<void> {
+export async function initWithCpuid(vm: GuestVm, entries: readonly CpuidEntry[], mask = -1n): Promise<void> {
   await vm.enable('SPLIT_IRQCHIP', 24n);
-  await vm.enable('MAX_VCPUS', BigInt(vcpus));
   const { attributes, xfam } = await tdCapabilities(vm.calls, vm.fd);
   await initTd(vm.calls, vm.fd, { attributes, xfam: xfam & mask }, [ADDRESS_SIZES, ...entries]);
 }
@@ -38,7 +32,7 @@ export const TDX_KIT: Kit = {
   backing: 'split',
   startsPrivate: false,
   preserves: false,
-  init: (vm, vcpus) => initWithCpuid(vm, vcpus, []),
+  init: (vm) => initWithCpuid(vm, []),
   async launch({ calls, fd, vcpus }) {
     for (const vcpu of vcpus) await tdxCommand(calls, vcpu.fd, 'INIT_VCPU', 0);
     await tdxCommand(calls, fd, 'FINALIZE_VM', 0);

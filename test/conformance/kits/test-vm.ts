@@ -272,7 +272,7 @@ function buildVm(
 ): Promise<GuestVm> {
   return GuestVm.build(calls, kit.vmType, async (vm) => {
     await vm.enable('EXIT_HYPERCALL', 1n << BigInt(KVM_HC_MAP_GPA_RANGE));
-    await kit.init(vm, vcpus);
+    await kit.init(vm);
     await addMemory(vm, LIBRARY_SLOT, backing);
     if (backing !== 'anonymous') await setPrivate(vm, LIBRARY_SLOT, true);
     const cpuid = await supportedCpuid(vm);
