@@ -69,13 +69,6 @@ const ANSWERS: ReadonlyMap<number, Answer> = new Map<number, Answer>([
       return converts ? Number(KVM_MEMORY_ATTRIBUTE_PRIVATE) : 0;
     },
   ],
-  [
-    KVM_CAP.GUEST_MEMFD_MEMORY_ATTRIBUTES,
-    ({ options }, vm) =>
-      options.inPlaceConversion && vm?.technology.supportsInPlace !== false
-        ? Number(KVM_MEMORY_ATTRIBUTE_PRIVATE)
-        : 0,
-  ],
   [KVM_CAP.VM_TYPES, vmTypes],
   [KVM_CAP.PRE_FAULT_MEMORY, 1],
 ]);

@@ -15,7 +15,7 @@ import type { Vm } from './vm.ts';
  * @internal
  */
 export async function createVcpu(vm: Vm, arg: UserArg, task: Task): Promise<number> {
-  const id = argumentValue(arg) % 2 ** 32;
+  const id = argumentValue(arg);
   if (id >= MAX_VCPU_IDS) {
     throw new KernelError('EINVAL', 'vcpu-id', `vCPU ids are below ${MAX_VCPU_IDS}`, { id });
   }
@@ -42,6 +42,15 @@ export async function createVcpu(vm: Vm, arg: UserArg, task: Task): Promise<numb
     }
     vm.vcpus.set(id, vcpu);
     vm.get();
-    return task.installFile(new VcpuFile(vcpu));
+    try {
+      return await task.installFile(new VcpuFile(vcpu));
+    } catch (error) {
+      // Another thread took the last descriptor.
+      vm.vcpus.delete(id);
+      vm.createdVcpus--;
+      await vm.backend.freeVcpu(vcpu);
+      vcpu.free();
+      throw error;
+    }
   });
 }

@@ -8,8 +8,8 @@ import type { Task } from '../kernel/process/task.ts';
 import { HYPERCALL_EXITS } from './capabilities.ts';
 import type { Vm } from './vm.ts';
 
-/** Pins of the I/O APIC that user space may keep with a split interrupt controller. */
-const MAX_IOAPIC_PINS = 24n;
+/** Routes that user space may keep for its I/O APIC with a split interrupt controller (KVM_MAX_IRQ_ROUTES). */
+const MAX_IOAPIC_PINS = 4096n;
 
 type Enable = (vm: Vm, value: bigint) => void;
 
@@ -17,7 +17,6 @@ const CAPABILITIES: ReadonlyMap<number, Enable> = new Map<number, Enable>([
   [KVM_CAP.EXIT_HYPERCALL, enableHypercallExits],
   [KVM_CAP.SPLIT_IRQCHIP, splitIrqchip],
   [KVM_CAP.DISABLE_QUIRKS2, disableQuirks],
-  [KVM_CAP.MAX_VCPUS, limitVcpus],
 ]);
 
 /** Throws EINVAL for a capability that cannot be enabled, flags, and arguments. @internal */
@@ -57,18 +56,11 @@ function splitIrqchip(vm: Vm, pins: bigint): void {
   if (vm.irqchip !== 'none') {
     throw new KernelError('EEXIST', 'irqchip-exists', 'the VM has an interrupt controller in the kernel');
   }
-  if (vm.createdVcpus > 0)
-    throw invalid('irqchip-after-vcpus', 'interrupt controllers come before vCPUs', {});
-  vm.irqchip = 'split';
-}
-
-function limitVcpus(vm: Vm, limit: bigint): void {
-  if (limit === 0n || limit > BigInt(vm.maxVcpus)) {
-    throw invalid('cap-max-vcpus', `the VM has 1 to ${vm.maxVcpus} vCPUs`, { limit });
+  // Of KVM_CREATE_IRQCHIP the same is EINVAL.
+  if (vm.createdVcpus > 0) {
+    throw new KernelError('EEXIST', 'irqchip-after-vcpus', 'interrupt controllers come before vCPUs');
   }
-  if (vm.createdVcpus > 0)
-    throw invalid('max-vcpus-after-vcpus', 'the limit is set before there are vCPUs', {});
-  vm.maxVcpus = Number(limit);
+  vm.irqchip = 'split';
 }
 
 function invalid(code: string, text: string, data: Record<string, unknown>): KernelError {

@@ -31,12 +31,17 @@ export function guestCpuid(entries: GuestCpuid, leaf: number, subleaf: number): 
   return found === undefined ? NO_CPUID : [found.eax, found.ebx, found.ecx, found.edx];
 }
 
-/** KVM_GET_SUPPORTED_CPUID. Throws E2BIG where the entries do not fit. @public */
+/** True where both have the same entries in the same order. @internal */
+export function isSameCpuid(one: GuestCpuid, other: GuestCpuid): boolean {
+  return JSON.stringify(one) === JSON.stringify(other);
+}
+
+/** KVM_GET_SUPPORTED_CPUID. Throws E2BIG where the entries do not fit, with nothing written. @public */
 export async function getSupportedCpuid(lp: LogicalProcessor, arg: UserArg, task: Task): Promise<number> {
   return writeCpuid(supportedCpuid(lp), arg, task);
 }
 
-/** KVM_GET_CPUID2. Throws E2BIG, with the number of entries written back. @public */
+/** KVM_GET_CPUID2. Throws E2BIG where the entries do not fit, with nothing written. @public */
 export async function getCpuid(entries: GuestCpuid, arg: UserArg, task: Task): Promise<number> {
   return writeCpuid(entries, arg, task);
 }
@@ -82,7 +87,6 @@ function supportedCpuid(lp: LogicalProcessor): GuestCpuid {
 
 async function writeCpuid(entries: GuestCpuid, arg: UserArg, task: Task): Promise<number> {
   const { nent } = KVM_CPUID2.decode(await task.copyIn(arg, KVM_CPUID2.bytes));
-  await task.copyOut(arg, KVM_CPUID2.encode({ nent: entries.length }));
   if (nent < entries.length) {
     throw new KernelError(
       'E2BIG',
@@ -94,6 +98,7 @@ async function writeCpuid(entries: GuestCpuid, arg: UserArg, task: Task): Promis
       },
     );
   }
+  await task.copyOut(arg, KVM_CPUID2.encode({ nent: entries.length }));
   for (const [i, entry] of entries.entries()) {
     await task.copyOut(arg, KVM_CPUID_ENTRY2.encode(entry), KVM_CPUID2.bytes + i * KVM_CPUID_ENTRY2.bytes);
   }

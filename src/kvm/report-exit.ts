@@ -101,7 +101,8 @@ export function completeExit(vcpu: Vcpu): VcpuExit | undefined {
   const exit = vcpu.unanswered;
   if (exit === null) return undefined;
   vcpu.unanswered = null;
-  return exit.complete(answerOf(vcpu, exit)) ?? undefined;
+  const next = exit.complete(answerOf(vcpu, exit)) ?? undefined;
+  return next?.kind === 'handled' ? undefined : next;
 }
 
 function answerOf({ lp, runPage }: Vcpu, exit: VcpuExit & AnsweredExit): Uint8Array {

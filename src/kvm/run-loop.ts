@@ -20,7 +20,6 @@ type PageFault = Extract<VcpuExit, { readonly kind: 'page-fault' }>;
 export async function runVcpu(vcpu: Vcpu, task: Task): Promise<number> {
   const { vm, runPage } = vcpu;
   vcpu.cpu = task.cpu;
-  runPage.report(vcpu.lp, KVM_EXIT.UNKNOWN);
   let next = completeExit(vcpu);
   if (next === undefined) {
     if (runPage.isImmediateExit(vcpu.lp)) {
@@ -28,6 +27,7 @@ export async function runVcpu(vcpu: Vcpu, task: Task): Promise<number> {
     }
     vm.backend.checkRun(vcpu);
   }
+  runPage.report(vcpu.lp, KVM_EXIT.UNKNOWN);
   for (;;) {
     next ??= await enter(vcpu, task);
     const exit = await handle(vcpu, next, task);

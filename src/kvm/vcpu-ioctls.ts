@@ -6,9 +6,10 @@ import { REGISTER_NAMES } from '../abi/registers.ts';
 import type { UserArg } from '../kernel/process/system-calls.ts';
 import type { Task } from '../kernel/process/task.ts';
 import { expectNone } from './argument.ts';
-import { getCpuid, readCpuid } from './guest-cpuid.ts';
+import { getCpuid, isSameCpuid, readCpuid } from './guest-cpuid.ts';
 import { preFaultMemory } from './pre-fault.ts';
 import { runVcpu } from './run-loop.ts';
+import { setVcpuTscKhz } from './tsc.ts';
 import type { Vcpu } from './vcpu.ts';
 
 /** @internal */
@@ -25,14 +26,10 @@ export const VCPU_IOCTLS: ReadonlyMap<number, VcpuIoctl> = new Map<number, VcpuI
   [KVM.GET_FPU, open(getKept(KVM.SET_FPU, KVM_FPU.bytes))],
   [KVM.SET_FPU, open(setKept(KVM.SET_FPU, KVM_FPU.bytes))],
   [KVM.GET_MP_STATE, getKept(KVM.SET_MP_STATE, KVM_MP_STATE.bytes)],
-  [KVM.SET_MP_STATE, setKept(KVM.SET_MP_STATE, KVM_MP_STATE.bytes)],
-  [
-    KVM.SET_CPUID2,
-    async (vcpu, arg, task) => {
-      vcpu.cpuid = await readCpuid(arg, task);
-      return 0;
-    },
-  ],
+  [KVM.SET_MP_STATE, setMpState],
+  [KVM.SET_TSC_KHZ, setVcpuTscKhz],
+  [KVM.GET_TSC_KHZ, async ({ tscKhz }) => tscKhz],
+  [KVM.SET_CPUID2, setCpuid],
   [KVM.GET_CPUID2, (vcpu, arg, task) => getCpuid(vcpu.cpuid, arg, task)],
 ]);
 
@@ -63,6 +60,31 @@ async function setRegisters(vcpu: Vcpu, arg: UserArg, task: Task): Promise<numbe
   vcpu.rflags = values.rflags;
   return 0;
 }
+
+/** Once the vCPU has run, only what it has already is taken. */
+async function setCpuid(vcpu: Vcpu, arg: UserArg, task: Task): Promise<number> {
+  const cpuid = await readCpuid(arg, task);
+  if (vcpu.hasRun && !isSameCpuid(cpuid, vcpu.cpuid)) {
+    throw new KernelError('EINVAL', 'cpuid-after-run', 'the vCPU has run, and its CPUID stays as it is');
+  }
+  vcpu.cpuid = cpuid;
+  return 0;
+}
+
+/** Other states than RUNNABLE are those of a local APIC in the kernel. */
+async function setMpState(vcpu: Vcpu, arg: UserArg, task: Task): Promise<number> {
+  const bytes = await task.copyIn(arg, KVM_MP_STATE.bytes);
+  const { mp_state: state } = KVM_MP_STATE.decode(bytes);
+  if (state !== KVM_MP_STATE_RUNNABLE && (vcpu.vm.irqchip === 'none' || !APIC_STATES.has(state))) {
+    throw new KernelError('EINVAL', 'mp-state', `the vCPU cannot be in the state ${state}`, { state });
+  }
+  vcpu.kept.set(KVM.SET_MP_STATE, bytes);
+  return 0;
+}
+
+const KVM_MP_STATE_RUNNABLE = 0;
+/** UNINITIALIZED, INIT_RECEIVED, HALTED, SIPI_RECEIVED, AP_RESET_HOLD. */
+const APIC_STATES: ReadonlySet<number> = new Set([1, 2, 3, 4, 9]);
 
 /** State that is only kept for user space, zeroes at first. `key` is the request that sets it. */
 function getKept(key: number, bytes: number): VcpuIoctl {

@@ -31,6 +31,8 @@ export class Vcpu {
   rflags = RESET_RFLAGS;
   /** What KVM_SET_CPUID2 gave. */
   cpuid: GuestCpuid = [];
+  /** TSC frequency in kHz. */
+  tscKhz: number;
   /** MSRs that were written, by the guest or user space. */
   readonly msrs = new Map<number, bigint>();
   /** State that user space keeps here and that nothing in the model uses: structures by the request that sets them. */
@@ -39,6 +41,7 @@ export class Vcpu {
   readonly requests = new Set<VcpuRequest>();
   /** The exit that the next KVM_RUN completes with what user space answered. */
   unanswered: (VcpuExit & AnsweredExit) | null = null;
+  #hasRun = false;
   #inGuest = false;
   #exitRequested = false;
   readonly #waiting: (() => void)[] = [];
@@ -48,6 +51,7 @@ export class Vcpu {
     this.vm = vm;
     this.id = id;
     this.runPage = runPage;
+    this.tscKhz = vm.tscKhz;
     vm.kernel.openObjects.add('vcpu');
   }
 
@@ -59,6 +63,11 @@ export class Vcpu {
   /** The guest is entered, on `cpu`. */
   get inGuest(): boolean {
     return this.#inGuest;
+  }
+
+  /** The guest has been entered before. */
+  get hasRun(): boolean {
+    return this.#hasRun;
   }
 
   /** The backend is to leave the guest at the next occasion. */
@@ -96,6 +105,7 @@ export class Vcpu {
   entering(): void {
     this.#exitRequested = false;
     this.#inGuest = true;
+    this.#hasRun = true;
   }
 
   /** Run loop: the guest has been left. */

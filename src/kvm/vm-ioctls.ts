@@ -12,6 +12,7 @@ import { createGuestMemfd } from './guest-memfd/create.ts';
 import type { Kvm } from './kvm.ts';
 import { setMemoryAttributes } from './set-attributes.ts';
 import { setUserMemoryRegion, setUserMemoryRegion2 } from './set-memory-region.ts';
+import { setVmTscKhz } from './tsc.ts';
 import type { Vm } from './vm.ts';
 
 /** @internal */
@@ -35,7 +36,7 @@ export const VM_IOCTLS: ReadonlyMap<number, VmIoctl> = new Map<number, VmIoctl>(
       ),
   ],
   [KVM.CREATE_IRQCHIP, (vm) => createIrqchip(vm)],
-  [KVM.SET_TSC_KHZ, (vm, arg) => setTscKhz(vm, argumentValue(arg))],
+  [KVM.SET_TSC_KHZ, setVmTscKhz],
   [KVM.GET_TSC_KHZ, (vm) => vm.tscKhz],
   [
     KVM.MEMORY_ENCRYPT_OP,
@@ -59,23 +60,3 @@ function createIrqchip(vm: Vm): Promise<number> {
     return 0;
   });
 }
-
-function setTscKhz(vm: Vm, khz: number): Promise<number> {
-  return vm.lock.run(() => {
-    if (khz > MAX_TSC_KHZ) {
-      throw new KernelError('EINVAL', 'tsc-khz', `the TSC has at most ${MAX_TSC_KHZ} kHz`, { khz });
-    }
-    if (vm.createdVcpus > 0) {
-      throw new KernelError(
-        'EINVAL',
-        'tsc-khz-after-vcpus',
-        'the TSC frequency of a VM is set before its vCPUs',
-      );
-    }
-    vm.tscKhz = khz;
-    return 0;
-  });
-}
-
-/** The request is 32 bits of kHz. */
-const MAX_TSC_KHZ = 0xffff_ffff;

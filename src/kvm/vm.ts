@@ -12,6 +12,7 @@ import { HostMemory } from './host-memory.ts';
 import { InvalidationSequence } from './invalidation-sequence.ts';
 import type { KvmOptions } from './kvm-options.ts';
 import { type Memslot, Memslots } from './memslots.ts';
+import { hostTscKhz } from './tsc.ts';
 import type { Vcpu } from './vcpu.ts';
 
 /** @public */
@@ -54,8 +55,8 @@ export class Vm implements GuestMemfdUser {
   disabledQuirks = 0;
   /** Where interrupts are made: user space alone, the kernel, or the kernel for local APICs only. */
   irqchip: 'none' | 'kernel' | 'split' = 'none';
-  /** TSC frequency that vCPUs start with; 0 is the host's. */
-  tscKhz = 0;
+  /** TSC frequency that vCPUs start with, in kHz. */
+  tscKhz: number;
   #bugged: string | null = null;
   #references = 1;
 
@@ -65,6 +66,7 @@ export class Vm implements GuestMemfdUser {
     this.type = type;
     this.options = options;
     this.maxVcpus = options.maxVcpus;
+    this.tscKhz = hostTscKhz(kernel.cpus[0]!.lp);
     this.files = new VmFiles(options);
     process.memory.notifiers.add(this.hostMemory);
     kernel.openObjects.add('vm');

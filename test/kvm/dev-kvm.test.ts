@@ -53,8 +53,6 @@ describe('/dev/kvm', () => {
     expect(await ask(KVM_CAP.NR_MEMSLOTS)).toEqual([32764, 32764, 32764]);
     expect(await ask(KVM_CAP.EXIT_HYPERCALL)).toEqual([4096, 4096, 4096]);
     expect(await ask(KVM_CAP.ARM_VM_IPA_SIZE)).toEqual([0, 0, 0]);
-    await session.enableCap(plain, KVM_CAP.MAX_VCPUS, 3n);
-    expect(await ask(KVM_CAP.MAX_VCPUS)).toEqual([1024, 3, 1024]);
   });
 
   it('leaves attributes to the files with gmem_in_place_conversion', async () => {
@@ -73,9 +71,12 @@ describe('/dev/kvm', () => {
   it('lists the CPUID that guests can have', async () => {
     const { task, kvm } = await KvmSession.start();
     const buffer = new Uint8Array(KVM_CPUID2.bytes + 256 * KVM_CPUID_ENTRY2.bytes);
+    buffer.set(KVM_CPUID2.encode({ nent: 1 }));
     expect(await refusal(task.ioctl(kvm, KVM.GET_SUPPORTED_CPUID, buffer))).toBe('E2BIG cpuid-entries');
-    const needed = KVM_CPUID2.decode(buffer).nent;
+    expect(KVM_CPUID2.decode(buffer).nent).toBe(1);
+    buffer.set(KVM_CPUID2.encode({ nent: 256 }));
     expect(await task.ioctl(kvm, KVM.GET_SUPPORTED_CPUID, buffer)).toBe(0);
+    const needed = KVM_CPUID2.decode(buffer).nent;
     const entries = Array.from({ length: needed }, (_, i) =>
       KVM_CPUID_ENTRY2.decode(buffer, KVM_CPUID2.bytes + i * KVM_CPUID_ENTRY2.bytes),
     );

@@ -149,6 +149,8 @@ describe('KVM_RUN', () => {
     await session.task.store(runner.page + PAGE, Uint8Array.of(9));
     await session.task.store(runner.page + 1, Uint8Array.of(1));
     expect(await refusal(runner.run())).toBe('EINTR immediate-exit');
+    // The guest has not run, and nothing is reported.
+    expect(await runner.reason()).toBe('IO');
     await session.task.store(runner.page + PAGE, Uint8Array.of(1));
     await session.task.store(runner.page + 1, Uint8Array.of(0));
     expect(await runner.run()).toBe('HLT');

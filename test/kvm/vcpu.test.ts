@@ -15,17 +15,32 @@ describe('KVM_CREATE_VCPU', () => {
     expect(await refusal(session.createVcpu(vm, 4096))).toBe('EINVAL vcpu-id');
     expect(await refusal(session.createVcpu(vm, 4095))).toBe('done');
     expect(await refusal(session.createVcpu(vm, 4095))).toBe('EEXIST vcpu-exists');
+    // Not one that is cut to 32 bits, either.
+    expect(await refusal(session.createVcpu(vm, 2 ** 32))).toBe('EINVAL vcpu-id');
+    expect(await refusal(session.createVcpu(vm, -1))).toBe('EINVAL vcpu-id');
   });
 
   it('stops at the limit on vCPUs', async () => {
-    const session = await KvmSession.start({ maxVcpus: 3 });
+    const session = await KvmSession.start({ maxVcpus: 2 });
     const vm = await session.createVm();
-    expect(await refusal(session.enableCap(vm, KVM_CAP.MAX_VCPUS, 4n))).toBe('EINVAL cap-max-vcpus');
-    expect(await refusal(session.enableCap(vm, KVM_CAP.MAX_VCPUS, 2n))).toBe('done');
     await session.createVcpu(vm, 0);
     await session.createVcpu(vm, 1);
     expect(await refusal(session.createVcpu(vm, 2))).toBe('EINVAL vcpu-limit');
-    expect(await refusal(session.enableCap(vm, KVM_CAP.MAX_VCPUS, 1n))).toBe('EINVAL max-vcpus-after-vcpus');
+  });
+
+  it('gives the id back where another thread takes the last descriptor', async () => {
+    const session = await KvmSession.start();
+    const { task } = session;
+    const vms = [await session.createVm(), await session.createVm()] as const;
+    const fds: number[] = [];
+    while ((await refusal(Promise.resolve().then(() => fds.push(task.dup(session.kvm))))) === 'done');
+    await task.close(fds.pop()!);
+    const outcomes = await Promise.all(vms.map((vm) => refusal(session.createVcpu(vm))));
+    expect(outcomes).toEqual(['done', 'EMFILE no-descriptor']);
+    await task.close(fds.pop()!);
+    expect(await refusal(session.createVcpu(vms[1]))).toBe('done');
+    await task.exit();
+    expect(session.leaks()).toMatchObject({ pages: 0 });
   });
 
   it('fails without memory and leaves nothing', async () => {
@@ -53,8 +68,10 @@ describe('KVM_ENABLE_CAP', () => {
     expect(await enable(KVM_CAP.EXIT_HYPERCALL, 1n << 11n)).toBe('EINVAL cap-hypercalls');
     expect(await enable(KVM_CAP.EXIT_HYPERCALL, 1n << 12n)).toBe('done');
     expect(await enable(KVM_CAP.GUEST_MEMFD, 1n)).toBe('EINVAL cap-unknown');
-    expect(await enable(KVM_CAP.SPLIT_IRQCHIP, 25n)).toBe('EINVAL cap-ioapic-pins');
-    expect(await enable(KVM_CAP.SPLIT_IRQCHIP, 24n)).toBe('done');
+    // User space can only ask for it.
+    expect(await enable(KVM_CAP.MAX_VCPUS, 1n)).toBe('EINVAL cap-unknown');
+    expect(await enable(KVM_CAP.SPLIT_IRQCHIP, 4097n)).toBe('EINVAL cap-ioapic-pins');
+    expect(await enable(KVM_CAP.SPLIT_IRQCHIP, 4096n)).toBe('done');
     expect(await enable(KVM_CAP.SPLIT_IRQCHIP, 24n)).toBe('EEXIST irqchip-exists');
     expect(await refusal(session.task.ioctl(vm, KVM.CREATE_IRQCHIP))).toBe('EEXIST irqchip-exists');
   });
@@ -66,14 +83,49 @@ describe('KVM_ENABLE_CAP', () => {
     expect(await session.task.ioctl(vm, KVM.GET_TSC_KHZ)).toBe(2_000_000);
     await session.createVcpu(vm);
     expect(await refusal(session.enableCap(vm, KVM_CAP.SPLIT_IRQCHIP, 24n))).toBe(
-      'EINVAL irqchip-after-vcpus',
+      'EEXIST irqchip-after-vcpus',
     );
     expect(await refusal(session.task.ioctl(vm, KVM.CREATE_IRQCHIP))).toBe('EINVAL irqchip-after-vcpus');
     expect(await refusal(session.task.ioctl(vm, KVM.SET_TSC_KHZ, 1))).toBe('EINVAL tsc-khz-after-vcpus');
   });
 });
 
+describe('the TSC', () => {
+  it('has the frequency of the host, of the VM or of the vCPU', async () => {
+    const session = await KvmSession.start();
+    const { task } = session;
+    const host = await task.ioctl(await session.createVm(), KVM.GET_TSC_KHZ);
+    expect(host).toBeGreaterThan(1_000_000);
+    const vm = await session.createVm();
+    expect(await refusal(task.ioctl(vm, KVM.SET_TSC_KHZ, 0x7fff_ffff))).toBe('EINVAL tsc-khz');
+    await task.ioctl(vm, KVM.SET_TSC_KHZ, 1_500_000);
+    const vcpu = await session.createVcpu(vm);
+    expect(await task.ioctl(vcpu, KVM.GET_TSC_KHZ)).toBe(1_500_000);
+    await task.ioctl(vcpu, KVM.SET_TSC_KHZ, 0);
+    expect(await task.ioctl(vcpu, KVM.GET_TSC_KHZ)).toBe(host);
+    expect(await task.ioctl(vm, KVM.GET_TSC_KHZ)).toBe(1_500_000);
+    expect(await refusal(task.ioctl(vcpu, KVM.SET_TSC_KHZ, 0x7fff_ffff))).toBe('EINVAL tsc-khz');
+  });
+});
+
 describe('a vCPU', () => {
+  it('is in another MP state than RUNNABLE only with an APIC in the kernel', async () => {
+    const session = await KvmSession.start();
+    const { task } = session;
+    const state = (value: number) => Uint8Array.of(value, 0, 0, 0);
+    const bare = await session.createVcpu(await session.createVm());
+    const vm = await session.createVm();
+    await session.enableCap(vm, KVM_CAP.SPLIT_IRQCHIP, 24n);
+    const withApic = await session.createVcpu(vm);
+    expect(await refusal(task.ioctl(bare, KVM.SET_MP_STATE, state(0)))).toBe('done');
+    expect(await refusal(task.ioctl(bare, KVM.SET_MP_STATE, state(3)))).toBe('EINVAL mp-state');
+    expect(await refusal(task.ioctl(withApic, KVM.SET_MP_STATE, state(3)))).toBe('done');
+    expect(await refusal(task.ioctl(withApic, KVM.SET_MP_STATE, state(5)))).toBe('EINVAL mp-state');
+    const bytes = state(9);
+    await task.ioctl(withApic, KVM.GET_MP_STATE, bytes);
+    expect(bytes).toEqual(state(3));
+  });
+
   it('keeps the state that user space sets', async () => {
     const session = await KvmSession.start();
     const { task } = session;
@@ -119,6 +171,9 @@ describe('a vCPU', () => {
     const tooMany = KVM_CPUID2.encode({ nent: 257 });
     expect(await refusal(task.ioctl(runner.fd, KVM.SET_CPUID2, tooMany))).toBe('E2BIG cpuid-entries');
     expect(await runner.run()).toBe('HLT');
+    expect(await refusal(task.ioctl(runner.fd, KVM.SET_CPUID2, cpuid))).toBe('done');
+    const none = KVM_CPUID2.encode();
+    expect(await refusal(task.ioctl(runner.fd, KVM.SET_CPUID2, none))).toBe('EINVAL cpuid-after-run');
     expect(results).toEqual([
       [1, 2, 3, 4],
       [5, 0, 0, 0],

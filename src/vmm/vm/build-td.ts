@@ -64,7 +64,6 @@ export async function buildTd(
   const vm = await GuestVm.build(calls, KVM_VM_TYPE.TDX, async (td) => {
     await td.enable('EXIT_HYPERCALL', 1n << BigInt(KVM_HC_MAP_GPA_RANGE));
     await td.enable('SPLIT_IRQCHIP', 24n);
-    await limitVcpus(td, options.vcpus ?? 1);
     const supported = await supportedCpuid(td);
     await initialise(td, supported, options);
     for (const range of memory) {
@@ -94,10 +93,6 @@ function hobOf(image: TdvfImage, memory: readonly GuestRange[]): Pick<VmmContent
   if (sectionsOf(image.sections, 'TD_HOB').length === 0) return {};
   const ram = memory.filter(({ name }) => name !== 'firmware');
   return { hob: buildTdHob(image, ram) };
-}
-
-async function limitVcpus(td: GuestVm, vcpus: number): Promise<void> {
-  await doing(`a TD with ${vcpus} vCPUs`, () => td.enable('MAX_VCPUS', BigInt(vcpus)));
 }
 
 async function initialise(td: GuestVm, supported: readonly CpuidEntry[], options: TdOptions): Promise<void> {

@@ -26,7 +26,6 @@ const EPTP = { LEVELS_4: 6n | (3n << 3n), LEVELS_5: 6n | (4n << 3n) } as const;
 const VMX_EPT_VPID_CAP_MSR = 0x48c;
 const EPT_5_LEVELS = 1n << 7n;
 const TSC_UNIT_KHZ = 25_000;
-const TSC_LEAF = 0x15;
 const MEASUREMENT_BYTES = 48;
 
 /** What a TD is made with. @internal */
@@ -56,19 +55,13 @@ export function setUpTd(vm: Vm, host: TdxHost, lp: LogicalProcessor, bytes: Uint
     maxVcpus: vm.maxVcpus,
     eptpControls: isWide ? EPTP.LEVELS_5 : EPTP.LEVELS_4,
     configFlags: NO_RBP_MOD | (isWide ? MAX_GPAW : 0n),
-    tscFrequency: Math.floor((vm.tscKhz || hostTscKhz(lp)) / TSC_UNIT_KHZ),
+    tscFrequency: Math.floor(vm.tscKhz / TSC_UNIT_KHZ),
     mrConfigId: measurement(offsets.mrconfigid),
     mrOwner: measurement(offsets.mrowner),
     mrOwnerConfig: measurement(offsets.mrownerconfig),
     cpuid: cpuidValues(host, entries),
   };
   return { params: encodeTdParams(params), attributes: params.attributes, xfam: params.xfam, isWide };
-}
-
-/** What VMs get unless user space sets it: CPUID 0x15 has the ratio to the crystal clock and the clock's frequency. */
-function hostTscKhz(lp: LogicalProcessor): number {
-  const [denominator, numerator, crystalHz] = lp.cpuid(TSC_LEAF);
-  return (crystalHz * numerator) / (denominator || 1) / 1000;
 }
 
 function refuseBits(what: string, value: bigint, supported: bigint): void {

@@ -198,6 +198,13 @@ describe('vCPUs of a TD', () => {
     expect(await td.task.ioctl(td.vm, KVM.CHECK_EXTENSION, KVM_CAP.MAX_VCPUS)).toBe(4);
   });
 
+  it('have the TSC of the TD', async () => {
+    await td.initVm();
+    const vcpu = await td.addVcpu(0);
+    expect(await refusal(td.task.ioctl(vcpu, KVM.SET_TSC_KHZ, 1_000_000))).toBe('EINVAL tsc-protected');
+    expect(await td.task.ioctl(vcpu, KVM.GET_TSC_KHZ)).toBe(await td.task.ioctl(td.vm, KVM.GET_TSC_KHZ));
+  });
+
   it('are initialised once, without flags, with x2APIC', async () => {
     await td.initVm();
     const bare = await td.task.ioctl(td.vm, KVM.CREATE_VCPU, 0);

@@ -209,6 +209,22 @@ describe('MapGPA', () => {
     });
   });
 
+  it('is refused at once with immediate_exit, and the guest hears of it when it runs again', async () => {
+    let status = SUCCESS;
+    td.script(0, function* (cpu) {
+      status = (yield* cpu.vmcall(MAP_GPA, gpa | SHARED, 4096n))[R10]!;
+      yield* cpu.vmcall(0x10003n);
+    });
+    expect(await td.run()).toBe(KVM_EXIT.HYPERCALL);
+    await ret(ERRNO.EAGAIN)();
+    await td.task.store(td.vcpus[0]!.run + 1, Uint8Array.of(1));
+    await expect(td.run()).rejects.toMatchObject({ errno: 'EINTR' });
+    expect(status).toBe(SUCCESS);
+    await td.task.store(td.vcpus[0]!.run + 1, Uint8Array.of(0));
+    expect(await td.run()).toBe(KVM_EXIT.SYSTEM_EVENT);
+    expect(status).toBe(RETRY);
+  });
+
   it('tells the guest where to go on, or that it cannot be', async () => {
     const size = BigInt(2 * PAGE_2M);
     let chunk = 0;
