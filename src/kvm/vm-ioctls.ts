@@ -10,6 +10,7 @@ import { createVcpu } from './create-vcpu.ts';
 import { enableCap } from './enable-cap.ts';
 import { createGuestMemfd } from './guest-memfd/create.ts';
 import type { Kvm } from './kvm.ts';
+import { setMsrFilter } from './msr-filter.ts';
 import { setMemoryAttributes } from './set-attributes.ts';
 import { setUserMemoryRegion, setUserMemoryRegion2 } from './set-memory-region.ts';
 import { setVmTscKhz } from './tsc.ts';
@@ -35,6 +36,7 @@ export const VM_IOCTLS: ReadonlyMap<number, VmIoctl> = new Map<number, VmIoctl>(
         KVM_CREATE_GUEST_MEMFD.decode(await task.copyIn(arg, KVM_CREATE_GUEST_MEMFD.bytes)),
       ),
   ],
+  [KVM.X86_SET_MSR_FILTER, setMsrFilter],
   [KVM.CREATE_IRQCHIP, (vm) => createIrqchip(vm)],
   [KVM.SET_TSC_KHZ, setVmTscKhz],
   [KVM.GET_TSC_KHZ, (vm) => vm.tscKhz],

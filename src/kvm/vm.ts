@@ -12,6 +12,7 @@ import { HostMemory } from './host-memory.ts';
 import { InvalidationSequence } from './invalidation-sequence.ts';
 import type { KvmOptions } from './kvm-options.ts';
 import { type Memslot, Memslots } from './memslots.ts';
+import { ALLOW_ALL } from './msr-filter.ts';
 import { hostTscKhz } from './tsc.ts';
 import type { Vcpu } from './vcpu.ts';
 
@@ -51,6 +52,8 @@ export class Vm implements GuestMemfdUser {
   maxVcpus: number;
   /** Hypercalls that go to user space, KVM_CAP_EXIT_HYPERCALL: bit per number. */
   hypercallExits = 0n;
+  /** Which MSRs guests may use (KVM_X86_SET_MSR_FILTER). */
+  msrFilter = ALLOW_ALL;
   /** Bits of KVM_X86_QUIRK that user space has turned off. */
   disabledQuirks = 0;
   /** Where interrupts are made: user space alone, the kernel, or the kernel for local APICs only. */

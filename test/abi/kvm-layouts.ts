@@ -36,6 +36,8 @@ export const LAYOUTS: Readonly<Record<string, { bytes: number; offsets: Readonly
     KVM_ENABLE_CAP: { bytes: 104, offsets: { cap: 0, flags: 4, args: 8 } },
     KVM_DEVICE_ATTR: { bytes: 24, offsets: { flags: 0, group: 4, attr: 8, addr: 16 } },
     KVM_ENC_REGION: { bytes: 16, offsets: { addr: 0, size: 8 } },
+    KVM_MSR_FILTER_RANGE: { bytes: 24, offsets: { flags: 0, nmsrs: 4, base: 8, bitmap: 16 } },
+    KVM_MSR_FILTER: { bytes: 392, offsets: { flags: 0, ranges: 8 } },
     KVM_REGS: {
       bytes: 144,
       offsets: {
@@ -230,6 +232,7 @@ export const REQUESTS: Readonly<Record<string, number>> = {
   MEMORY_ENCRYPT_OP: 0xc008aeba,
   MEMORY_ENCRYPT_REG_REGION: 0x8010aebb,
   MEMORY_ENCRYPT_UNREG_REGION: 0x8010aebc,
+  X86_SET_MSR_FILTER: 0x4188aec6,
   SET_MEMORY_ATTRIBUTES: 0x4020aed2,
   CREATE_GUEST_MEMFD: 0xc040aed4,
   GET_DEVICE_ATTR: 0x4018aee2,

@@ -218,7 +218,7 @@ export const CATALOGUE = {
       guest_hlt: ofTdx('a TD that halts sleeps until a signal'),
       msr_reads: ofTdx('registers of the list only'),
       msr_writes: ofTdx('registers of the list only, and none that is read-only'),
-      msr_filter: nowhere('rules of user space on MSRs', 'KVM_X86_SET_MSR_FILTER is not modelled'),
+      msr_filter: ofTdx('rules of user space: what they deny is invalid'),
       get_quote: ofTdx('goes to user space for shared buffers only'),
       setup_event_notify: ofTdx('goes to user space for vectors of interrupts only'),
     },

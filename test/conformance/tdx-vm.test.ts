@@ -1,10 +1,13 @@
 /** The cases of the posted TDX selftests that are about one TD's exits, restated. */
 import { expect } from 'vitest';
 import { KVM_EXIT_IO, KVM_RUN_EXIT, KVM_SYSTEM_EVENT } from '../../src/abi/kvm/exits.ts';
+import { KVM } from '../../src/abi/kvm/ioctl.ts';
+import { KVM_MSR_FILTER, KVM_MSR_FILTER_FLAG } from '../../src/abi/kvm/structs.ts';
 import { R10, R11, R12, R13, R14 } from '../../src/abi/registers.ts';
 import { EXIT } from '../../src/abi/vm-exit.ts';
 import { writeUnion } from '../../src/vmm/vm/guest-vcpu.ts';
 import { tdCapabilities } from '../../src/vmm/vm/td-commands.ts';
+import { withBuffer } from '../../src/vmm/vm/user-memory.ts';
 import type { Kit } from './kits/kit.ts';
 import { initWithCpuid } from './kits/tdx-kit.ts';
 import { type Exit, say, TestVm } from './kits/test-vm.ts';
@@ -230,6 +233,29 @@ conformance('tdx_vm_tests', {
       SUCCESS,
       ...refusedOnes.map(() => INVALID_OPERAND),
     ]);
+  },
+
+  async msr_filter(kit) {
+    const { miscEnable, powerControl, icr, apicBase } = MSR;
+    const calls = [EXIT.RDMSR, EXIT.WRMSR].flatMap((reason) =>
+      [miscEnable, powerControl, icr, apicBase].map((msr): Operands => [BigInt(reason), msr, 0x77n]),
+    );
+    const { vm, answers } = await calling(kit, calls);
+    await withBuffer(vm.task, filled(8, 0xff), async (bitmap) => {
+      const one = { nmsrs: 1, pad: 0, bitmap: BigInt(bitmap) };
+      const ranges = [
+        { ...one, flags: KVM_MSR_FILTER_FLAG.READ, base: Number(miscEnable) },
+        { ...one, flags: KVM_MSR_FILTER_FLAG.WRITE, base: Number(powerControl) },
+      ];
+      const filter = KVM_MSR_FILTER.encode({ flags: KVM_MSR_FILTER_FLAG.DEFAULT_DENY, ranges });
+      await vm.task.ioctl(vm.vm.fd, KVM.X86_SET_MSR_FILTER, filter);
+    });
+    expect(await vm.listen()).toBe(1);
+    // Registers of the local APIC are never filtered.
+    const isAllowed = [true, false, true, false, false, true, true, false];
+    expect(answers.map((q) => q[R10] === SUCCESS)).toEqual(isAllowed);
+    for (const q of answers) expect([SUCCESS, INVALID_OPERAND]).toContain(q[R10]);
+    await vm.end();
   },
 
   async get_quote(kit) {

@@ -165,6 +165,21 @@ export const KVM_SIGNAL_MASK = struct({ len: u32 });
 /** One entry of struct kvm_msrs. @public */
 export const KVM_MSR_ENTRY = struct({ index: u32, reserved: u32, data: u64 });
 
+/** Flags of a filter as a whole, and of its ranges. @public */
+export const KVM_MSR_FILTER_FLAG = { DEFAULT_DENY: 1, READ: 1, WRITE: 2 } as const;
+/** Most ranges of a filter, and most bytes of a range's bitmap. @public */
+export const KVM_MSR_FILTER_LIMIT = { ranges: 16, bitmapBytes: 0x600 } as const;
+
+/** A range of struct kvm_msr_filter; `bitmap` is a user address, a set bit allows. @public */
+export const KVM_MSR_FILTER_RANGE = struct({ flags: u32, nmsrs: u32, base: u32, pad: u32, bitmap: u64 });
+
+/** KVM_X86_SET_MSR_FILTER. @public */
+export const KVM_MSR_FILTER = struct({
+  flags: u32,
+  pad: u32,
+  ranges: array(KVM_MSR_FILTER_RANGE, KVM_MSR_FILTER_LIMIT.ranges),
+});
+
 /** What KVM_GET_MSRS and SET_MSRS begin with; `nmsrs` entries follow. @public */
 export const KVM_MSRS = struct({ nmsrs: u32, pad: u32 });
 

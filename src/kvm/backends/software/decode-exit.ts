@@ -93,8 +93,9 @@ function ioExit(vcpu: Vcpu, _: Entry, exit: GuestExit): VcpuExit {
 
 function rdmsrExit(vcpu: Vcpu, context: Entry, exit: GuestExit): VcpuExit {
   const { q, d } = vcpu.regs;
-  const value = vcpu.msrs.get(d[2 * RCX]!) ?? RESET_MSRS.get(d[2 * RCX]!);
-  if (value === undefined) return protectionFault(context);
+  const index = d[2 * RCX]!;
+  const value = vcpu.msrs.get(index) ?? RESET_MSRS.get(index);
+  if (value === undefined || !vcpu.vm.msrFilter.allows(index, 'read')) return protectionFault(context);
   q[RAX] = value & LOW_32;
   q[RDX] = value >> 32n;
   advance(vcpu, exit);
@@ -103,8 +104,9 @@ function rdmsrExit(vcpu: Vcpu, context: Entry, exit: GuestExit): VcpuExit {
 
 function wrmsrExit(vcpu: Vcpu, context: Entry, exit: GuestExit): VcpuExit {
   const { q, d } = vcpu.regs;
-  if (!RESET_MSRS.has(d[2 * RCX]!)) return protectionFault(context);
-  vcpu.msrs.set(d[2 * RCX]!, (q[RAX]! & LOW_32) | ((q[RDX]! & LOW_32) << 32n));
+  const index = d[2 * RCX]!;
+  if (!RESET_MSRS.has(index) || !vcpu.vm.msrFilter.allows(index, 'write')) return protectionFault(context);
+  vcpu.msrs.set(index, (q[RAX]! & LOW_32) | ((q[RDX]! & LOW_32) << 32n));
   advance(vcpu, exit);
   return HANDLED;
 }

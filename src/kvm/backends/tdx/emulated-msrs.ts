@@ -51,7 +51,7 @@ const EMULATED: readonly (readonly [first: number, last: number])[] = [
 
 /** The register's value, or null where there is none for a TD. @internal */
 export function readMsr({ vcpu }: TdxVcpu, index: number): bigint | null {
-  if (!isEmulated(index)) return null;
+  if (!isEmulated(index) || !vcpu.vm.msrFilter.allows(index, 'read')) return null;
   if (index === APIC_BASE) return APIC_BASE_X2APIC | (vcpu.id === 0 ? APIC_BASE_BSP : 0n);
   if (index === FEAT_CTL) return FEAT_CTL_LOCKED;
   if (index === EFER) return EFER_64_BIT;
@@ -61,6 +61,7 @@ export function readMsr({ vcpu }: TdxVcpu, index: number): bigint | null {
 /** False where a TD cannot write it. @internal */
 export function writeMsr({ vcpu }: TdxVcpu, index: number, value: bigint): boolean {
   if (READ_ONLY.has(index) || !isEmulated(index)) return false;
+  if (!vcpu.vm.msrFilter.allows(index, 'write')) return false;
   vcpu.msrs.set(index, value);
   return true;
 }
