@@ -30,7 +30,7 @@ export interface Backend {
   readonly hasPrivateMemory: boolean;
   /** The host cannot see registers: KVM_GET_REGS and its like give EINVAL. No slot can be read-only. */
   readonly hasProtectedState: boolean;
-  /** Bit of a GPA that the guest sets for shared (tdx) or private (snp) accesses; null: attributes alone tell. */
+  /** Bit of a GPA that the guest sets for shared accesses (tdx), and that addresses in slots do not have; null: none. */
   readonly sharedBit: number | null;
   /** Rules for the guest_memfds of this VM. */
   readonly file: FileTechnology;
@@ -93,6 +93,11 @@ export interface Backend {
   prepareDestroy?(): Promise<void>;
   /** Last step: slots, vCPUs and files are gone; every page and key is accounted for when it returns. */
   destroyVm(): Promise<void>;
+}
+
+/** True for an address that is another name for one without the shared bit. @public */
+export function isAlias({ sharedBit }: Backend, gpa: bigint): boolean {
+  return sharedBit !== null && ((gpa >> BigInt(sharedBit)) & 1n) === 1n;
 }
 
 /** A kind of VM that this kernel may offer. @public */

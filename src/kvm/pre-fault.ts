@@ -4,6 +4,7 @@ import { KernelError } from '../abi/errno.ts';
 import { KVM_PRE_FAULT_MEMORY } from '../abi/kvm/structs.ts';
 import type { UserArg } from '../kernel/process/system-calls.ts';
 import type { Task } from '../kernel/process/task.ts';
+import { isAlias } from './backend.ts';
 import { isPrivateFrame, resolveFault } from './fault.ts';
 import type { Vcpu } from './vcpu.ts';
 
@@ -43,7 +44,7 @@ async function preFaultPage(vcpu: Vcpu, gpa: number, task: Task): Promise<number
   const { vm } = vcpu;
   vm.backend.checkPreFault();
   const gfn = Math.floor(gpa / PAGE_4K);
-  if (vm.backend.sharedBit !== null && gpa >= 2 ** vm.backend.sharedBit) {
+  if (isAlias(vm.backend, BigInt(gpa))) {
     throw invalid('pre-fault-alias', `${hex(gpa)} has the bit that tells shared from private memory`, {
       gpa,
     });

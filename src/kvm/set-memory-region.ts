@@ -12,6 +12,7 @@ import type { ValuesOf } from '../abi/struct.ts';
 import { USER_END } from '../kernel/process/address-space.ts';
 import type { UserArg } from '../kernel/process/system-calls.ts';
 import type { Task } from '../kernel/process/task.ts';
+import { isAlias } from './backend.ts';
 import { changeSlot, type SlotChange } from './change-slot.ts';
 import { guestMemfdAt } from './guest-memfd/descriptor.ts';
 import { MAX_SLOT_PAGES, MAX_SLOTS } from './kvm-options.ts';
@@ -75,9 +76,11 @@ async function setRegion(vm: Vm, region: Region, task: Task, fileAt: FileAt): Pr
     const file = isGmem ? fileAt(vm, task, region.guest_memfd) : null;
     const slot = slotOf(region, file);
     await file?.bind(slot);
-    if (region.guest_phys_addr + region.memory_size > GPA_END) {
+    try {
+      checkGuestAddresses(vm, region);
+    } catch (error) {
       await file?.unbind(slot);
-      throw invalid('slot-gpa-beyond', `guest physical addresses end at ${hex(GPA_END)}`, region);
+      throw error;
     }
     await changeSlot(vm, change, old, slot);
   });
@@ -110,6 +113,21 @@ function checkRegion({ backend }: Vm, region: Region): void {
   if (gpa + size >= ADDRESS_END) throw invalid('slot-gpa-wraps', 'the guest range wraps around', region);
   if (size / PAGE > MAX_SLOT_PAGES) {
     throw invalid('slot-too-large', `a slot has at most ${MAX_SLOT_PAGES} pages`, region);
+  }
+}
+
+/** Throws EINVAL where guests have no such addresses. */
+function checkGuestAddresses({ backend }: Vm, region: Region): void {
+  const end = region.guest_phys_addr + region.memory_size;
+  if (end > GPA_END) {
+    throw invalid('slot-gpa-beyond', `guest physical addresses end at ${hex(GPA_END)}`, region);
+  }
+  if (isAlias(backend, end - 1n)) {
+    throw invalid(
+      'slot-gpa-alias',
+      'the addresses have the bit that tells shared from private memory',
+      region,
+    );
   }
 }
 

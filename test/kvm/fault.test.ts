@@ -1,7 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { KVM_RUN_EXIT } from '../../src/abi/kvm/exits.ts';
 import { KVM } from '../../src/abi/kvm/ioctl.ts';
-import { KVM_MEM, KVM_MEM_PRIVATE, KVM_USERSPACE_MEMORY_REGION_EXT } from '../../src/abi/kvm/structs.ts';
+import {
+  GUEST_MEMFD_FLAG,
+  KVM_MEM,
+  KVM_MEM_PRIVATE,
+  KVM_USERSPACE_MEMORY_REGION_EXT,
+} from '../../src/abi/kvm/structs.ts';
 import { FALLOC_FL, MAP, MFD } from '../../src/abi/system-call-flags.ts';
 import type { LoadOptions } from '../../src/kvm/load-kvm.ts';
 import type { GuestCpu, GuestFlow } from '../../src/lab/guest/flow.ts';
@@ -341,5 +346,33 @@ describe('translations', () => {
     expect(lookups).toBe(3);
     expect(mapped).toHaveLength(1);
     expect(seen).toEqual([[0]]);
+  });
+});
+
+describe('a file that can be mapped, of a VM with private memory', () => {
+  it('serves shared accesses too, and takes its pages from them when they go', async () => {
+    const session = await KvmSession.start();
+    const { task } = session;
+    const vm = await session.createVm(SW_PROTECTED);
+    const file = await session.createFile(vm, 1, GUEST_MEMFD_FLAG.MMAP);
+    await session.setRegion(vm, {
+      slot: 1,
+      flags: KVM_MEM.GUEST_MEMFD,
+      guest_phys_addr: BigInt(GPA),
+      memory_size: BigInt(PAGE),
+      userspace_addr: BigInt(await session.anonymous(1)),
+      guest_memfd: file,
+    });
+    const seen: number[][] = [];
+    const runner = await session.runner(vm, function* (cpu) {
+      yield* cpu.write(GPA, Uint8Array.of(7));
+      yield* reader(1, seen)(cpu);
+    });
+    expect(await runner.run()).toBe('IO');
+    await task.fallocate(file, HOLE, 0, PAGE);
+    expect(await runner.run()).toBe('IO');
+    expect(seen).toEqual([[7], [0]]);
+    await task.close(file);
+    expect(await refusal(runner.run())).toBe('EFAULT slot-without-gmem');
   });
 });

@@ -32,7 +32,8 @@ export class FileMapping {
     endIndex: number,
     what: 'file-pages' | 'everything' = 'file-pages',
   ): Promise<void> {
-    for (const area of [...this.#areas]) {
+    // The set itself: areas that are split off others meanwhile are reached too.
+    for (const area of this.#areas) {
       const first = area.start + (startIndex - area.pageOffset) * PAGE_4K;
       const start = Math.max(area.start, first);
       const end = Math.min(area.end, first + (endIndex - startIndex) * PAGE_4K);

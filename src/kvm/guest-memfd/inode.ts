@@ -88,10 +88,11 @@ export class GuestMemfdInode {
     return this.#converted.isUniform(start, end, isPrivate === this.isInitShared ? true : undefined);
   }
 
-  /** Which guest mappings the file's pages can have. */
+  /** Which guest mappings the file's pages can have: one that can be mapped serves shared accesses too. */
   get mappingKind(): InvalidationKind {
     if (this.options.inPlaceConversion) return 'both';
-    return this.isInitShared ? 'shared' : 'private';
+    if (this.isInitShared) return 'shared';
+    return this.allowsMmap ? 'both' : 'private';
   }
 
   /** Page frame of the page at `index`, if it has memory. */

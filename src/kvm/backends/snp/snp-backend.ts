@@ -35,14 +35,13 @@ export class SnpBackend implements Backend {
   readonly name = 'snp';
   readonly hasPrivateMemory = true;
   readonly hasProtectedState = true;
-  readonly sharedBit: number;
+  readonly sharedBit = null;
   readonly file: FileTechnology;
   readonly maxVcpus = null;
   readonly guest: SnpGuest;
 
   constructor(vm: Vm, host: SnpHost) {
     this.guest = new SnpGuest(vm, host);
-    this.sharedBit = host.snp.cBit;
     this.file = fileTechnology(this.guest);
   }
 

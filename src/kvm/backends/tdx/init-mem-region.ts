@@ -1,6 +1,7 @@
 /** KVM_TDX_INIT_MEM_REGION: pages of user space become the TD's first memory (Linux host rules 2.2). */
 import { PAGE_4K, pfnOf } from '../../../abi/address.ts';
 import { KernelError } from '../../../abi/errno.ts';
+import { KVM_MEM } from '../../../abi/kvm/structs.ts';
 import { KVM_TDX_INIT_MEM_REGION, KVM_TDX_MEASURE_MEMORY_REGION } from '../../../abi/kvm/tdx.ts';
 import { TDH } from '../../../abi/leaves.ts';
 import { STATUS } from '../../../abi/status-codes.ts';
@@ -50,11 +51,12 @@ export async function initMemRegion(
       region.gpa += PAGE;
       region.nr_pages--;
     }
-    if (isMeasured && !inOnePass) {
+  } finally {
+    // Also where the call ends early: who goes on with the rest does not come back to these pages.
+    if (isMeasured && !inOnePass && td.vm.bugged === null) {
       const cpu = task.kernel.cpus[task.cpu]!;
       for (let gpa = firstGpa; gpa < Number(region.gpa); gpa += PAGE_4K) extend(td, cpu, gpa);
     }
-  } finally {
     await task.copyOut(data, KVM_TDX_INIT_MEM_REGION.encode(region));
   }
 }
@@ -64,36 +66,36 @@ function checkRegion({ sharedBit }: TrustDomain, { source_addr, gpa, nr_pages }:
   const shared = 1n << BigInt(sharedBit!);
   const isAligned = source_addr % PAGE === 0n && gpa % PAGE === 0n;
   const isPrivate = (gpa & shared) === 0n && (BigInt.asUintN(64, end - 1n) & shared) === 0n;
-  if (isAligned && source_addr !== 0n && nr_pages !== 0n && end > gpa && nr_pages * PAGE < ALL && isPrivate)
-    return;
-  throw invalid(
-    'tdx-region',
-    'the region must be whole pages of private memory, from a source that is not null',
-    {
-      sourceAddress: source_addr,
-      gpa,
-      pages: nr_pages,
-    },
-  );
+  if (isAligned && nr_pages !== 0n && end > gpa && nr_pages * PAGE < ALL && isPrivate) return;
+  throw invalid('tdx-region', 'the region must be whole pages of private memory, from whole pages', {
+    sourceAddress: source_addr,
+    gpa,
+    pages: nr_pages,
+  });
 }
 
-/** Throws EINVAL (no guest_memfd, not private), EFAULT (source), EIO (mapped already, and what must not fail), ENOMEM. */
+/**
+ * Throws EINVAL (no guest_memfd, not private), EFAULT (source, closed guest_memfd), EOPNOTSUPP (no source), EIO (mapped
+ * already, and what must not fail), ENOMEM.
+ */
 async function addPage(backend: TdxBackend, task: Task, gpa: number, source: number): Promise<void> {
   const { vm } = backend.td;
   const gfn = pfnOf(gpa);
   const slot = vm.slots.find(gfn);
-  if (!(slot?.backing instanceof GuestMemfdFile)) {
+  if (slot === undefined || (slot.flags & KVM_MEM.GUEST_MEMFD) === 0) {
     throw invalid('no-gmem-slot', `no slot with a guest_memfd has 0x${gpa.toString(16)}`, { gpa });
   }
-  const sourcePfn = await userPage(task, source);
+  const { backing } = slot;
+  if (!(backing instanceof GuestMemfdFile)) {
+    throw new KernelError('EFAULT', 'gmem-closed', `the guest_memfd of slot ${slot.id} was closed`, { gpa });
+  }
+  const sourcePfn = source === 0 ? null : await userPage(task, source);
   const { pageRefs } = vm.kernel;
-  pageRefs.get(sourcePfn);
+  if (sourcePfn !== null) pageRefs.get(sourcePfn);
   try {
-    await slot.backing.populate(slot, gfn, task.lp.node, (pfn) =>
-      fill(backend, task, slot, gfn, pfn, sourcePfn),
-    );
+    await backing.populate(slot, gfn, task.lp.node, (pfn) => fill(backend, task, slot, gfn, pfn, sourcePfn));
   } finally {
-    pageRefs.put(sourcePfn);
+    if (sourcePfn !== null) pageRefs.put(sourcePfn);
   }
 }
 
@@ -119,11 +121,14 @@ async function fill(
   slot: Memslot,
   gfn: number,
   pfn: number,
-  sourcePfn: number,
+  sourcePfn: number | null,
 ): Promise<void> {
   const { vm } = td;
   if (!isPrivateFrame(vm, slot, gfn)) {
     throw invalid('not-private', `guest frame ${gfn} is shared: set its attribute first`, { gfn });
+  }
+  if (sourcePfn === null) {
+    throw new KernelError('EOPNOTSUPP', 'no-source', 'pages cannot be added as they are: a source is needed');
   }
   await vm.mmuLock.run(async () => {
     if (ept.mirror.pfn(gfn) !== undefined) {

@@ -4,7 +4,11 @@ import { PAGE_4K } from '../../../../src/abi/address.ts';
 import { KernelError } from '../../../../src/abi/errno.ts';
 import { KVM_CAP } from '../../../../src/abi/kvm/capabilities.ts';
 import { KVM } from '../../../../src/abi/kvm/ioctl.ts';
-import { KVM_CPUID_ENTRY2, KVM_CPUID2 } from '../../../../src/abi/kvm/structs.ts';
+import {
+  KVM_CPUID_ENTRY2,
+  KVM_CPUID2,
+  KVM_USERSPACE_MEMORY_REGION2,
+} from '../../../../src/abi/kvm/structs.ts';
 import {
   KVM_TDX,
   KVM_TDX_CAPABILITIES,
@@ -252,7 +256,6 @@ describe('KVM_TDX_INIT_MEM_REGION', () => {
     await td.command(td.vcpus[0]!.fd, KVM_TDX.INIT_VCPU);
     expect(await refusal(region(PAGE, gpa, 1n, 2))).toBe('EINVAL tdx-flags');
     for (const [source, at, pages] of [
-      [0n, gpa, 1n],
       [1n, gpa, 1n],
       [PAGE, gpa + 1n, 1n],
       [PAGE, gpa, 0n],
@@ -273,10 +276,15 @@ describe('KVM_TDX_INIT_MEM_REGION', () => {
     await td.addMemory(4);
     expect(await refusal(region(PAGE, gpa, 1n))).toBe('EFAULT source-missing');
     await td.setPrivate(GUEST_MEMORY, 1, false);
-    expect(await refusal(region(source, gpa, 1n))).toBe('EINVAL not-private');
+    for (const from of [source, 0n]) {
+      expect(await refusal(region(from, gpa, 1n))).toBe('EINVAL not-private');
+    }
     await td.setPrivate(GUEST_MEMORY, 1, true);
+    expect(await refusal(region(0n, gpa, 1n))).toBe('EOPNOTSUPP no-source');
     await region(source, gpa, 1n);
     expect(await refusal(region(source, gpa, 1n))).toBe('EIO page-already-added');
+    await td.task.close(td.gmem);
+    expect(await refusal(region(source, gpa + PAGE, 1n))).toBe('EFAULT gmem-closed');
   });
 
   it('says where it stopped, and goes on from there', async () => {
@@ -302,6 +310,30 @@ describe('KVM_TDX_INIT_MEM_REGION', () => {
     td.task.signal();
     expect(await refusal(region(BigInt(source), gpa, 4n))).toMatch(/^EINTR/);
     expect(KVM_TDX_INIT_MEM_REGION.decode(td.lastStructure).nr_pages).toBe(4n);
+  });
+});
+
+describe('a slot of a TD', () => {
+  it('has no address with the shared bit, once it is known', async () => {
+    const set = async (gpa: bigint, slot: number) => {
+      const request = {
+        slot,
+        guest_phys_addr: gpa,
+        memory_size: BigInt(PAGE_4K),
+        userspace_addr: BigInt(await td.userBuffer(PAGE_4K)),
+      };
+      const bytes = KVM_USERSPACE_MEMORY_REGION2.encode(request);
+      return refusal(td.task.ioctl(td.vm, KVM.SET_USER_MEMORY_REGION2, bytes));
+    };
+    expect(await set(1n << 47n, 0)).toBe('done');
+    await td.initVm();
+    await td.addVcpu(0);
+    expect(await set((1n << 47n) + 4096n, 1)).toBe('EINVAL slot-gpa-alias');
+    expect(await set((1n << 47n) - 4096n, 1)).toBe('done');
+    expect(await set(1n << 48n, 2)).toBe('done');
+    await td.finalize();
+    expect(await refusal(td.preFault(2 ** 47, 1))).toBe('EINVAL pre-fault-alias');
+    expect(await refusal(td.preFault(2 ** 49, 1))).toBe('ENOENT pre-fault-no-slot');
   });
 });
 
