@@ -1,12 +1,16 @@
 /** The page allocator: zones per node, buddy chunks, contiguous ranges, exact accounts. */
-import type { AddressRange } from '../abi/address.ts';
+import { type AddressRange, MIB, PAGE_4K } from '../abi/address.ts';
 import type { MemblockRegion } from './memblock.ts';
 import { MovablePages } from './movable-pages.ts';
+import { OutOfUse } from './out-of-use.ts';
 import { BLOCK_ORDER } from './split-blocks.ts';
-import { forEachBlock, piecesByZone, ZONE_BORDERS, Zone } from './zone.ts';
+import { forEachBlock, type PfnRange, piecesByZone, ZONE_ORDER, Zone, type ZoneName } from './zone.ts';
 
 /** Order of the largest buddy chunk: 4 MiB. @public */
 export const MAX_ORDER = BLOCK_ORDER;
+
+/** Memory that the kernel keeps to itself: firmware and real-mode code write there, and no TD may have it. */
+const KEPT_LOW = MIB;
 
 /** @public */
 export interface AllocOptions {
@@ -14,8 +18,16 @@ export interface AllocOptions {
   readonly node?: number;
   /** Other nodes may be used when it is full; default true. */
   readonly fallback?: boolean;
+  /** Nodes that may be used; default all. */
+  readonly nodemask?: ReadonlySet<number>;
   /** The kernel may move the pages later to make room for contiguous ranges; default false. */
   readonly movable?: boolean;
+  /** The pages never go to a TD, so that they may come from the zone NonTdx; default false. */
+  readonly nonTdxOk?: boolean;
+  /** Only zones for which this holds. */
+  readonly zones?: (zone: ZoneAccount) => boolean;
+  /** Only these pages, ascending and disjoint. */
+  readonly within?: readonly PfnRange[];
   /** What the memory is for; handed to the fault point. */
   readonly purpose: string;
 }
@@ -28,12 +40,25 @@ export interface ContigOptions {
   readonly purpose: string;
 }
 
-/** Memory of one node in pages; `free + used == total` always holds. @public */
+/** Memory of one node in pages; `free + used + poisoned + ballooned == total` always holds. @public */
 export interface NodeAccount {
   readonly node: number;
   readonly total: number;
   readonly free: number;
   readonly used: number;
+  /** Pages whose memory has failed and that nobody has any more. */
+  readonly poisoned: number;
+  readonly ballooned: number;
+}
+
+/** One zone of one node. @public */
+export interface ZoneAccount {
+  readonly node: number;
+  readonly name: ZoneName;
+  /** Ascending and disjoint. */
+  readonly present: readonly PfnRange[];
+  readonly presentPages: number;
+  readonly freePages: number;
 }
 
 /** What of the allocator the TDMR code needs. @public */
@@ -45,6 +70,9 @@ export interface ContigAllocator {
   nodeOf(pfn: number): number | undefined;
 }
 
+/** Distance of a node from another, as in a SLIT. @public */
+export type NodeDistance = (from: number, to: number) => number;
+
 /** @public */
 export class PageAllocator implements ContigAllocator {
   /** Fault point: true makes this allocation fail. Indexes count the allocations asked for since power-on. */
@@ -53,14 +81,20 @@ export class PageAllocator implements ContigAllocator {
   onMigrate: ((fromPfn: number, toPfn: number, order: number) => void) | null = null;
   /** Allocations asked for so far. */
   requests = 0;
+  readonly #distance: NodeDistance;
   readonly #zones = new Map<number, readonly Zone[]>();
   readonly #zonelists = new Map<number, readonly Zone[]>();
   readonly #used = new Map<number, number>();
   readonly #movable = new MovablePages();
+  readonly #out = new OutOfUse();
 
-  constructor(memblock: readonly MemblockRegion[]) {
-    const ram = memblock.filter((region) => region.kind === 'ram');
-    const spans = new Map<Zone, { startPfn: number; endPfn: number }>();
+  /** Nodes at the same distance come in the order of their numbers, beginning after the first. */
+  constructor(memblock: readonly MemblockRegion[], distance: NodeDistance = () => 0) {
+    this.#distance = distance;
+    const ram = memblock
+      .filter((region) => region.kind === 'ram' && region.end > KEPT_LOW)
+      .map((region) => ({ ...region, start: Math.max(region.start, KEPT_LOW) }));
+    const spans = new Map<Zone, PfnRange>();
     for (const region of ram) {
       for (const piece of piecesByZone(region)) {
         const zone = this.#zone(region.node, piece.name);
@@ -75,38 +109,48 @@ export class PageAllocator implements ContigAllocator {
     for (const region of ram) this.addMemory(region, region.node);
   }
 
-  /** Nodes that have memory, ascending. */
+  /** Nodes that have memory, or had it, ascending. */
   get nodes(): readonly number[] {
     return [...this.#zones.keys()].sort((a, b) => a - b);
   }
 
-  /** Brings memory of `node` in, all free. `range` is page aligned and not yet present. */
-  addMemory(range: AddressRange, node: number): void {
-    for (const { name, startPfn, endPfn } of piecesByZone(range)) {
-      this.#zone(node, name).addPresent(startPfn, endPfn);
+  /**
+   * Brings memory of `node` in, all free, into the zone `name` or, without one, into those of its addresses. `range` is
+   * page aligned and not yet present.
+   */
+  addMemory(range: AddressRange, node: number, name?: 'Movable' | 'NonTdx'): void {
+    if (name !== undefined) {
+      this.#zone(node, name).addPresent(range.start / PAGE_4K, range.end / PAGE_4K);
+      return;
+    }
+    for (const piece of piecesByZone(range)) {
+      this.#zone(node, piece.name).addPresent(piece.startPfn, piece.endPfn);
     }
   }
 
-  /** Takes memory out, moving movable pages away. Returns false, with nothing changed, when some cannot move. */
+  /**
+   * Takes memory out, moving movable pages away; pages that are out of use for good go with it. Returns false, with
+   * nothing changed, when some cannot move.
+   */
   removeMemory(range: AddressRange): boolean {
-    const pieces = piecesByZone(range).map((piece) => ({
-      ...piece,
-      pages: piece.endPfn - piece.startPfn,
-      zone: this.#zoneHolding(piece.startPfn, piece.endPfn - piece.startPfn),
-    }));
+    const pieces = this.#pieces(range);
     const taken: typeof pieces = [];
     for (const piece of pieces) {
-      if (this.#takeWindow(piece.zone, piece.startPfn, piece.pages)) taken.push(piece);
-      else break;
+      if (!this.#takeWindow(piece.zone, piece.startPfn, piece.pages, true)) break;
+      taken.push(piece);
     }
-    for (const { zone, startPfn, endPfn, pages } of taken) {
-      if (taken.length < pieces.length) this.#give(zone, startPfn, pages);
-      else {
-        zone.removePresent(startPfn, endPfn);
-        this.#account(zone.node, -pages);
+    const isTaken = taken.length === pieces.length;
+    for (const { zone, startPfn, pages } of taken) {
+      if (!isTaken) {
+        this.#give(zone, startPfn, pages);
+        continue;
       }
+      const retired = this.#out.retiredIn(startPfn, pages);
+      zone.removePresent(startPfn, startPfn + pages);
+      this.#account(zone.node, retired.length - pages);
+      this.#out.removed(zone.node, retired);
     }
-    return taken.length === pieces.length;
+    return isTaken;
   }
 
   /** First page frame of 2^order pages, aligned to their size; null when there is no memory. */
@@ -114,21 +158,21 @@ export class PageAllocator implements ContigAllocator {
     if (this.#fails(options.purpose)) return null;
     const node = options.node ?? 0;
     const zones = options.fallback === false ? this.#nodeZones(node) : this.#zonelist(node);
-    return this.#allocFrom(zones, order, options.movable ?? false);
+    return this.#allocFrom(zones, order, options);
   }
 
   /** First page frame of `pages` contiguous pages in one zone; null when no zone has such a window. */
   allocContig(pages: number, options: ContigOptions): number | null {
     if (this.#fails(options.purpose) || pages === 0) return null;
     for (const zone of this.#zonelist(options.node)) {
-      if (options.nodemask !== undefined && !options.nodemask.has(zone.node)) continue;
+      if (!mayUse(zone, options)) continue;
       const pfn = this.#contigIn(zone, pages);
       if (pfn !== null) return pfn;
     }
     return null;
   }
 
-  /** Gives back pages of one allocation, or a part of a contiguous one. */
+  /** Gives back pages of one allocation, or a part of a contiguous one. Failed memory stays out of use. */
   freePages(pfn: number, pages: number): void {
     this.#movable.forget(pfn);
     this.#give(this.#zoneHolding(pfn, pages), pfn, pages);
@@ -136,13 +180,50 @@ export class PageAllocator implements ContigAllocator {
 
   /** Node of a page that is present, or undefined. */
   nodeOf(pfn: number): number | undefined {
-    for (const zone of this.#allZones()) if (zone.holds(pfn, 1)) return zone.node;
-    return undefined;
+    return this.#zoneOf(pfn, 1)?.node;
   }
 
   /** True for a page that is present and that nobody has. */
   isFree(pfn: number): boolean {
-    return [...this.#allZones()].some((zone) => zone.holds(pfn, 1) && zone.isFree(pfn, 1));
+    return this.#zoneOf(pfn, 1)?.isFree(pfn, 1) ?? false;
+  }
+
+  /**
+   * The memory of a page has failed: it is never given to anybody again. `free`: nobody had it; `used`: somebody has it,
+   * and it goes out of use when they free it; `absent`: the allocator does not have the page; `known`: it failed before.
+   */
+  poison(pfn: number): 'free' | 'used' | 'absent' | 'known' {
+    if (this.#out.isPoisoned(pfn)) return 'known';
+    const zone = this.#zoneOf(pfn, 1);
+    if (zone === undefined) return 'absent';
+    this.#out.poison(pfn);
+    this.#movable.pin(pfn);
+    if (!zone.isFree(pfn, 1)) return 'used';
+    zone.claim(pfn, 1);
+    this.#out.retire(zone.node, [pfn]);
+    return 'free';
+  }
+
+  isPoisoned(pfn: number): boolean {
+    return this.#out.isPoisoned(pfn);
+  }
+
+  /** Page frames of a range whose memory has failed, whether or not it is present. */
+  poisonedIn(range: AddressRange): readonly number[] {
+    return this.#out.poisonedIn(range.start / PAGE_4K, (range.end - range.start) / PAGE_4K);
+  }
+
+  /** The memory of a range was replaced: pages that had failed are good again. None of it is present. */
+  replaced(range: AddressRange): void {
+    this.#out.replaced(this.poisonedIn(range));
+  }
+
+  /** Counts pages of one allocation as ballooned, or as used again. */
+  balloon(pfn: number, pages: number, isIn: boolean): void {
+    const { node } = this.#zoneHolding(pfn, pages);
+    const count = isIn ? pages : -pages;
+    this.#out.account(node, 'ballooned', count);
+    this.#account(node, -count);
   }
 
   accounts(): readonly NodeAccount[] {
@@ -150,8 +231,18 @@ export class PageAllocator implements ContigAllocator {
       const zones = this.#zones.get(node)!;
       const total = zones.reduce((sum, zone) => sum + zone.presentPages, 0);
       const free = zones.reduce((sum, zone) => sum + zone.freePages, 0);
-      return { node, total, free, used: this.#used.get(node) ?? 0 };
+      return { node, total, free, used: this.#used.get(node) ?? 0, ...this.#out.on(node) };
     });
+  }
+
+  /** Zones that have memory: nodes ascending, within a node in the order of fallback. */
+  zones(): readonly ZoneAccount[] {
+    return [...this.#allZones()].filter((zone) => zone.present.length > 0);
+  }
+
+  /** Zones in the order in which an allocation on `node` looks at them. */
+  fallbackZones(node: number, fallback = true): readonly ZoneAccount[] {
+    return fallback ? this.#zonelist(node) : this.#nodeZones(node);
   }
 
   /** Recounts every free page from the bitmaps and throws when an account does not balance. */
@@ -166,20 +257,17 @@ export class PageAllocator implements ContigAllocator {
         );
       }
     }
-    for (const { node, total, free, used } of this.accounts()) {
-      if (free + used !== total) {
-        throw new Error(`node ${node}: ${free} free and ${used} used pages are not the ${total} present`);
-      }
+    for (const { node, total, free, used, poisoned, ballooned } of this.accounts()) {
+      if (free + used + poisoned + ballooned === total) continue;
+      const parts = `${free} free, ${used} used, ${poisoned} poisoned and ${ballooned} ballooned pages`;
+      throw new Error(`node ${node}: ${parts} are not the ${total} present`);
     }
   }
 
   /** Wholly free 4 MiB blocks of a node by their first page frames, ascending. */
   wholeFreeBlocks(node: number): readonly number[] {
-    const blocks: number[] = [];
-    for (const zone of [...this.#nodeZones(node)].reverse()) {
-      for (const block of zone.wholeFreeBlocks()) blocks.push(block * 2 ** BLOCK_ORDER);
-    }
-    return blocks;
+    const blocks = this.#nodeZones(node).flatMap((zone) => [...zone.wholeFreeBlocks()]);
+    return blocks.sort((a, b) => a - b).map((block) => block * 2 ** BLOCK_ORDER);
   }
 
   /** Takes one given free page for good, such as a pinned one. Returns false when it is not free. */
@@ -197,6 +285,7 @@ export class PageAllocator implements ContigAllocator {
       zones: this.nodes.flatMap((node) => this.#zones.get(node)!.map((zone) => zone.save())),
       used: this.#used,
       movable: this.#movable.save(),
+      out: this.#out.save(),
     };
   }
 
@@ -211,6 +300,7 @@ export class PageAllocator implements ContigAllocator {
     this.#used.clear();
     for (const [node, pages] of saved.used) this.#used.set(node, pages);
     this.#movable.restore(saved.movable);
+    this.#out.restore(saved.out);
   }
 
   #fails(purpose: string): boolean {
@@ -218,12 +308,17 @@ export class PageAllocator implements ContigAllocator {
     return this.fault?.(purpose, index) ?? false;
   }
 
-  #allocFrom(zones: readonly Zone[], order: number, movable: boolean): number | null {
+  #allocFrom(
+    zones: readonly Zone[],
+    order: number,
+    options: Omit<AllocOptions, 'node' | 'fallback' | 'purpose'>,
+  ): number | null {
     for (const zone of zones) {
-      const pfn = zone.take(order);
+      if (!mayUse(zone, options)) continue;
+      const pfn = options.within === undefined ? zone.take(order) : zone.takeWithin(order, options.within);
       if (pfn === null) continue;
       this.#account(zone.node, 2 ** order);
-      if (movable) this.#movable.add(pfn, order);
+      if (options.movable === true) this.#movable.add(pfn, order);
       return pfn;
     }
     return null;
@@ -231,25 +326,30 @@ export class PageAllocator implements ContigAllocator {
 
   #contigIn(zone: Zone, pages: number): number | null {
     for (let pfn = firstWindow(zone.startPfn, pages); pfn + pages <= zone.endPfn; pfn += pages) {
-      if (this.#takeWindow(zone, pfn, pages)) return pfn;
+      if (this.#takeWindow(zone, pfn, pages, false)) return pfn;
     }
     return null;
   }
 
-  /** Makes the whole window used, moving movable pages out of it. False, with nothing taken, when it cannot be. */
-  #takeWindow(zone: Zone, pfn: number, pages: number): boolean {
+  /**
+   * Makes the whole window used, moving movable pages out of it; for removal, failed pages that nobody has are no
+   * obstacle. False, with nothing taken, when it cannot be.
+   */
+  #takeWindow(zone: Zone, pfn: number, pages: number, isRemoval: boolean): boolean {
     if (zone.isFree(pfn, pages)) {
       this.#claim(zone, pfn, pages);
       return true;
     }
     const movable = this.#movable.within(pfn, pages);
+    const retired = isRemoval ? this.#out.retiredIn(pfn, pages).length : 0;
     const movablePages = movable.reduce((sum, { order }) => sum + 2 ** order, 0);
-    const runs = movable.length === 0 ? [] : this.#freeRuns(zone, pfn, pages);
-    if (movablePages === 0 || runs.reduce((sum, [, count]) => sum + count, movablePages) !== pages)
-      return false;
+    if (movablePages === 0 && retired === 0) return false;
+    const runs = this.#freeRuns(zone, pfn, pages);
+    if (runs.reduce((sum, [, count]) => sum + count, movablePages) + retired !== pages) return false;
     for (const [from, count] of runs) this.#claim(zone, from, count);
+    const places = { movable: true, nonTdxOk: zone.name === 'NonTdx' };
     for (const [index, { pfn: from, order }] of movable.entries()) {
-      const to = this.#allocFrom(this.#zonelist(zone.node), order, true);
+      const to = this.#allocFrom(this.#zonelist(zone.node), order, places);
       if (to === null) {
         for (const [start, count] of runs) this.#give(zone, start, count);
         for (const moved of movable.slice(0, index)) this.#give(zone, moved.pfn, 2 ** moved.order);
@@ -279,40 +379,55 @@ export class PageAllocator implements ContigAllocator {
     this.#account(zone.node, pages);
   }
 
+  /** Used pages become free, but for those that have failed. Among them may be pages that nobody had for that reason. */
   #give(zone: Zone, pfn: number, pages: number): void {
-    zone.release(pfn, pages);
-    this.#account(zone.node, -pages);
+    const poisoned = this.#out.poisonedIn(pfn, pages);
+    if (poisoned.length === 0) zone.release(pfn, pages);
+    else {
+      let from = pfn;
+      for (const failed of [...poisoned, pfn + pages]) {
+        if (failed > from) zone.release(from, failed - from);
+        from = failed + 1;
+      }
+    }
+    const retired = this.#out.retiredIn(pfn, pages);
+    this.#account(zone.node, retired.length - pages);
+    this.#out.retire(
+      zone.node,
+      poisoned.filter((page) => !retired.includes(page)),
+    );
   }
 
   #account(node: number, pages: number): void {
     this.#used.set(node, (this.#used.get(node) ?? 0) + pages);
   }
 
-  #zone(node: number, name: Zone['name']): Zone {
+  #zone(node: number, name: ZoneName): Zone {
     const zones = this.#zones.get(node) ?? [];
     const found = zones.find((zone) => zone.name === name);
     if (found !== undefined) return found;
     const zone = new Zone(node, name);
-    const order = ZONE_BORDERS.map((border) => border.name);
     this.#zones.set(
       node,
-      [...zones, zone].sort((a, b) => order.indexOf(b.name) - order.indexOf(a.name)),
+      [...zones, zone].sort((a, b) => ZONE_ORDER.indexOf(a.name) - ZONE_ORDER.indexOf(b.name)),
     );
     this.#zonelists.clear();
     return zone;
   }
 
-  /** Zones of a node from the highest addresses down. */
+  /** Zones of a node in the order of ZONE_ORDER. */
   #nodeZones(node: number): readonly Zone[] {
     return this.#zones.get(node) ?? [];
   }
 
-  /** Zones in the order of fallback: those of `node`, of the nodes after it, then of those before it. */
+  /** Zones in the order of fallback: those of `node`, then of the others, the nearest first. */
   #zonelist(node: number): readonly Zone[] {
     const known = this.#zonelists.get(node);
     if (known !== undefined) return known;
     const { nodes } = this;
-    const order = [...nodes.filter((other) => other >= node), ...nodes.filter((other) => other < node)];
+    const after = [...nodes.filter((other) => other >= node), ...nodes.filter((other) => other < node)];
+    const rank = (other: number): number => (other === node ? -1 : this.#distance(node, other));
+    const order = after.sort((a, b) => rank(a) - rank(b));
     const zones = order.flatMap((other) => this.#nodeZones(other));
     this.#zonelists.set(node, zones);
     return zones;
@@ -322,10 +437,39 @@ export class PageAllocator implements ContigAllocator {
     for (const node of this.nodes) yield* this.#zones.get(node)!;
   }
 
-  #zoneHolding(pfn: number, pages: number): Zone {
-    for (const zone of this.#allZones()) if (zone.holds(pfn, pages)) return zone;
-    throw new Error(`pages [${pfn}, ${pfn + pages}) are not memory of one zone`);
+  #zoneOf(pfn: number, pages: number): Zone | undefined {
+    for (const zones of this.#zones.values()) {
+      for (const zone of zones) if (zone.holds(pfn, pages)) return zone;
+    }
+    return undefined;
   }
+
+  #zoneHolding(pfn: number, pages: number): Zone {
+    const zone = this.#zoneOf(pfn, pages);
+    if (zone === undefined) throw new Error(`pages [${pfn}, ${pfn + pages}) are not memory of one zone`);
+    return zone;
+  }
+
+  /** The parts of a range zone by zone. Throws where memory is not present. */
+  #pieces(range: AddressRange): { readonly zone: Zone; readonly startPfn: number; readonly pages: number }[] {
+    const pieces = [];
+    const endPfn = range.end / PAGE_4K;
+    for (let pfn = range.start / PAGE_4K; pfn < endPfn; ) {
+      const zone = this.#zoneHolding(pfn, 1);
+      const end = Math.min(endPfn, zone.presentRange(pfn)!.endPfn);
+      pieces.push({ zone, startPfn: pfn, pages: end - pfn });
+      pfn = end;
+    }
+    return pieces;
+  }
+}
+
+/** Whether an allocation may use a zone. */
+function mayUse(zone: Zone, options: Omit<AllocOptions, 'purpose'>): boolean {
+  if (zone.name === 'NonTdx' && options.nonTdxOk !== true) return false;
+  if (zone.name === 'Movable' && options.movable !== true) return false;
+  if (options.nodemask !== undefined && !options.nodemask.has(zone.node)) return false;
+  return options.zones?.(zone) ?? true;
 }
 
 /**

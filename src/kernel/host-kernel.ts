@@ -1,20 +1,19 @@
 /** The host kernel as far as TDX goes: what faces, KVM and the lab see of it. */
 import type { AddressRange } from '../abi/address.ts';
-import { KernelError, type Reason } from '../abi/errno.ts';
+import { KernelError } from '../abi/errno.ts';
 import type { Machine } from '../machine/machine.ts';
 import { PageAllocator } from './allocator.ts';
 import { Cpu, onlineCpus } from './cpu.ts';
-import { TdxCpuState } from './cpu-hotplug.ts';
-import { type Detection, detectTdx } from './detect.ts';
+import type { Detection } from './detect.ts';
 import { Devices } from './devices.ts';
-import { type EnabledTdx, enableTdx } from './enable.ts';
+import type { EnabledTdx } from './enable.ts';
 import { MemoryHotplug } from './hotplug.ts';
 import { type KernelConfig, type KernelConfigHints, kernelConfig } from './kernel-config.ts';
-import { KeyIdPool } from './keyid-pool.ts';
+import type { KeyIdPool } from './keyid-pool.ts';
 import { LogRing } from './log.ts';
 import { type MemblockRegion, memblockFromFirmware } from './memblock.ts';
 import type { TdxMemoryBlock } from './memlist.ts';
-import { type MemoryBlock, memoryBlocks, usableMemory } from './memory-blocks.ts';
+import { type MemoryBlock, memoryBlocks } from './memory-blocks.ts';
 import { checkGoingOnline, type MemoryNotifiers } from './memory-notifier.ts';
 import { PageRefs } from './page-refs.ts';
 import { DEFAULT_POLICY, type KernelPolicy } from './policy/kernel-policy.ts';
@@ -22,9 +21,13 @@ import { KNOBS } from './policy/knobs.ts';
 import type { FileObject } from './process/file-object.ts';
 import { ObjectCounts } from './process/object-counts.ts';
 import type { SchedulingPoint } from './scheduling.ts';
-import { type Stage, StageList } from './stages.ts';
-import { deepFreeze, type TdxSysinfo } from './sysinfo.ts';
+import type { Stage } from './stages.ts';
+import type { TdxSysinfo } from './sysinfo.ts';
+import { type TdAdvice, tdAdvice } from './td-advice.ts';
+import { TdMemory } from './td-memory.ts';
 import type { Tdmr } from './tdmr.ts';
+import { type TdxCapability, tdxCapability } from './tdx-capability.ts';
+import { TdxEnabler, type TdxState } from './tdx-enabler.ts';
 import { prepareVmx } from './vmx.ts';
 
 /** @public */
@@ -34,9 +37,6 @@ export interface HostKernelOptions {
   /** Instead of what `hints` imply. */
   readonly config?: KernelConfig;
 }
-
-/** Whether the module is initialised. `error` is final for this boot. @public */
-export type TdxState = 'uninitialized' | 'initialized' | 'error';
 
 /** @public */
 export class HostKernel {
@@ -51,20 +51,14 @@ export class HostKernel {
   /** Objects with a life of their own: processes, and open files by kind. */
   readonly openObjects = new ObjectCounts();
   readonly pageRefs: PageRefs;
+  /** Where pages that go to the module come from. */
+  readonly tdMemory: TdMemory;
   /** What memfd_create with MFD_INACCESSIBLE makes; null where the kernel does not have it. */
   inaccessibleMemfd: ((name: string, flags: number) => FileObject) | null = null;
   /** The lab's scheduler, called at every scheduling point. */
   schedule: SchedulingPoint | null = null;
   #policy: KernelPolicy;
-  #detection: Detection | null = null;
-  #sysinfo: TdxSysinfo | null = null;
-  #enabled: EnabledTdx | null = null;
-  #keyIds = new KeyIdPool(0, 0);
-  #state: TdxState = 'uninitialized';
-  /** An initialisation under way, which further callers wait for. */
-  #running: Promise<EnabledTdx> | null = null;
-  readonly #stages = new StageList();
-  readonly #cpuState: TdxCpuState;
+  readonly #tdx: TdxEnabler;
   readonly #offlineHooks: ((cpu: Cpu) => void)[] = [];
   #booted = false;
   #inodes = 0;
@@ -84,7 +78,13 @@ export class HostKernel {
       memlist: this.memlist,
       policy: this.#policy.hotplug,
     }));
-    this.#cpuState = new TdxCpuState(this.log);
+    this.#tdx = new TdxEnabler(this);
+    this.tdMemory = new TdMemory({
+      allocator: this.allocator,
+      clock: machine.clock,
+      tdAllocation: () => this.#policy.tdAllocation,
+      usable: () => this.#tdx.usable,
+    });
   }
 
   /** The kernel that `save` was called on, again, on another machine in the same state. */
@@ -100,46 +100,46 @@ export class HostKernel {
   }
 
   get state(): TdxState {
-    return this.#state;
+    return this.#tdx.state;
   }
 
   get stages(): readonly Stage[] {
-    return this.#stages.list;
+    return this.#tdx.stages.list;
   }
 
   /** What early detection found; null where TDX is off. */
   get detection(): Detection | null {
-    return this.#detection;
+    return this.#tdx.detection;
   }
 
   /** Everything the module reported, frozen; null until it was asked. Known even when a later stage failed. */
   get sysinfo(): TdxSysinfo | null {
-    return this.#sysinfo;
+    return this.#tdx.sysinfo;
   }
 
   /** KeyIDs for guests; an empty pool where TDX is off. */
   get keyIds(): KeyIdPool {
-    return this.#keyIds;
+    return this.#tdx.keyIds;
   }
 
   /** TDMRs of the initialised module; none before. */
   get tdmrs(): readonly Tdmr[] {
-    return this.#enabled?.tdmrs ?? [];
+    return this.enabled?.tdmrs ?? [];
   }
 
   /** TDX memory, fixed by initialisation; empty before. */
   get memlist(): readonly TdxMemoryBlock[] {
-    return this.#enabled?.memlist ?? [];
+    return this.enabled?.memlist ?? [];
   }
 
   /** Memory TDs can use: the TDX memory less what a TDMR reserves as a hole, with holes from CMRs. */
   get tdxMemory(): readonly (AddressRange & { readonly node: number })[] {
-    return usableMemory(this.memlist, this.tdmrs);
+    return this.#tdx.usable;
   }
 
   /** What initialisation made; null before and after a failure. */
   get enabled(): EnabledTdx | null {
-    return this.#enabled;
+    return this.#tdx.enabled;
   }
 
   get memblock(): readonly MemblockRegion[] {
@@ -152,7 +152,7 @@ export class HostKernel {
 
   /** Changes a knob. Throws EBUSY for one that initialisation has used already; `KNOBS` says which may change any time. */
   setPolicy<K extends keyof KernelPolicy>(knob: K, value: KernelPolicy[K]): void {
-    const begun = this.#state !== 'uninitialized' || this.#running !== null;
+    const begun = this.state !== 'uninitialized' || this.isEnabling;
     if (begun && KNOBS[knob].changes === 'before-enabling') {
       throw new KernelError(
         'EBUSY',
@@ -173,13 +173,7 @@ export class HostKernel {
     for (const cpu of this.cpus) prepareVmx(cpu, this.allocator);
     this.#listen();
     try {
-      const { lp } = this.cpus[0]!;
-      const register = (): void => this.memoryNotifiers.register(this.#notifier);
-      this.#detection = await this.#stages.run('detect', () =>
-        detectTdx(lp, this.config, register, this.log),
-      );
-      const { start, count } = this.#detection.guestKeyIds;
-      this.#keyIds = new KeyIdPool(start, count);
+      await this.#tdx.detect(() => this.memoryNotifiers.register(this.#notifier));
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
     }
@@ -195,27 +189,19 @@ export class HostKernel {
    * ENODEV where TDX is off or not opted in, the failing stage's errno the first time and EINVAL after that.
    */
   enableTdx(): Promise<EnabledTdx> {
-    this.#running ??= this.#enableOnce().finally(() => {
-      this.#running = null;
-    });
-    return this.#running;
+    return this.#tdx.enable();
   }
 
   /** What a first user such as KVM calls. Under `first-user` it initialises; otherwise it throws ENODEV unless done. */
-  async getTdx(): Promise<TdxSysinfo> {
-    if (this.#state === 'uninitialized' && this.#policy.enable === 'first-user') await this.enableTdx();
-    if (this.#enabled === null || this.#sysinfo === null) {
-      const why = this.#whyOff();
-      throw new KernelError('ENODEV', 'tdx-not-initialized', `TDX is not available: ${why.text}`, { why });
-    }
-    return this.#sysinfo;
+  getTdx(): Promise<TdxSysinfo> {
+    return this.#tdx.get();
   }
 
   /** Brings a CPU up. Throws EINVAL for one that is online or absent, or what TDX's online callback throws. */
   async cpuOnline(index: number): Promise<void> {
     await this.schedule?.('cpu-online');
     const cpu = this.#cpu(index, false);
-    this.#cpuState.online(cpu);
+    this.#tdx.cpuState.online(cpu);
     cpu.online = true;
   }
 
@@ -227,7 +213,7 @@ export class HostKernel {
       throw new KernelError('EBUSY', 'last-cpu', `CPU ${index} is the last one online`, { cpu: index });
     }
     for (const hook of this.#offlineHooks) hook(cpu);
-    this.#cpuState.offline(cpu, this.cpus, this.#keyIds);
+    this.#tdx.cpuState.offline(cpu, this.cpus, this.keyIds);
     cpu.online = false;
   }
 
@@ -239,21 +225,37 @@ export class HostKernel {
   /** Brings hot-added memory online. Throws EPERM where it is not TDX memory, EINVAL where it is not offline. */
   async onlineMemory(range: AddressRange): Promise<void> {
     await this.schedule?.('memory-online');
-    await this.#settled();
+    await this.#tdx.settled();
     this.hotplug.goOnline(range);
   }
 
   /** Takes memory offline. Throws EBUSY where pages in it cannot move. */
   async offlineMemory(range: AddressRange): Promise<void> {
     await this.schedule?.('memory-offline');
-    await this.#settled();
+    await this.#tdx.settled();
     this.hotplug.goOffline(range);
+  }
+
+  /** Which nodes, zones and memory blocks TDs can use, and why others not. */
+  tdxCapability(): TdxCapability {
+    return tdxCapability({
+      zones: this.allocator.zones(),
+      blocks: this.memoryBlocks(),
+      usable: this.tdxMemory,
+      off: this.enabled === null ? this.#tdx.whyOff() : null,
+    });
+  }
+
+  /** The memory policy with which a TD is neither killed nor refused while TDX memory is free. */
+  tdAdvice(): TdAdvice {
+    const off = this.enabled === null ? this.#tdx.whyOff() : null;
+    return tdAdvice(this.tdxCapability(), off, this.#policy.tdAllocation);
   }
 
   /** Memory blocks with their state and whether TDs can use them. */
   memoryBlocks(): readonly MemoryBlock[] {
     const { memblock, offline, blockSize } = this.hotplug;
-    const off = this.#enabled === null ? this.#whyOff() : null;
+    const off = this.enabled === null ? this.#tdx.whyOff() : null;
     return memoryBlocks(memblock, offline, blockSize, this.tdxMemory, off);
   }
 
@@ -264,7 +266,7 @@ export class HostKernel {
 
   /** An initialisation is under way: a time at which the kernel cannot be saved. */
   get isEnabling(): boolean {
-    return this.#running !== null;
+    return this.#tdx.isRunning;
   }
 
   /** State for a saved machine. */
@@ -276,13 +278,8 @@ export class HostKernel {
       allocator: this.allocator.save(),
       hotplug: this.hotplug.save(),
       policy: this.#policy,
-      detection: this.#detection,
-      sysinfo: this.#sysinfo,
-      enabled: this.#enabled,
-      keyIds: this.#keyIds.save(),
-      state: this.#state,
-      stages: this.#stages.save(),
-      cpuState: this.#cpuState.save(),
+      tdx: this.#tdx.save(),
+      tdMemory: this.tdMemory.save(),
       booted: this.#booted,
     };
   }
@@ -296,13 +293,8 @@ export class HostKernel {
     });
     this.allocator.restore(saved.allocator);
     this.hotplug.restore(saved.hotplug);
-    this.#detection = saved.detection;
-    this.#sysinfo = deepFreeze(saved.sysinfo);
-    this.#enabled = saved.enabled;
-    this.#keyIds = KeyIdPool.restored(saved.keyIds);
-    this.#state = saved.state;
-    this.#stages.restore(saved.stages);
-    this.#cpuState.restore(saved.cpuState, this.cpus);
+    this.#tdx.restore(saved.tdx);
+    this.tdMemory.restore(saved.tdMemory);
     if (saved.booted) this.#listen();
     if (saved.hotplug.notifiers > 0) this.memoryNotifiers.register(this.#notifier);
   }
@@ -313,77 +305,17 @@ export class HostKernel {
     this.machine.onAcpiEvent((event) => {
       // Memory waits for the end of an initialisation under way, which holds the memory hot-plug lock.
       if (event.type === 'cpu-add') this.#cpuAdded(new Cpu(event.lp));
-      else if (this.#running === null) this.hotplug.handle(event);
-      else void this.#settled().then(() => this.hotplug.handle(event));
+      else if (!this.isEnabling) this.hotplug.handle(event);
+      else void this.#tdx.settled().then(() => this.hotplug.handle(event));
     });
   }
 
   readonly #notifier = (range: AddressRange): void =>
     checkGoingOnline(range, this.memlist, this.#policy.hotplug);
 
-  async #enableOnce(): Promise<EnabledTdx> {
-    if (this.#enabled !== null) return this.#enabled;
-    if (this.#detection === null) {
-      const why = this.#whyOff();
-      this.log.err('TDX not supported by the host platform', 'tdx-unsupported');
-      throw new KernelError(
-        'ENODEV',
-        'tdx-unsupported',
-        `TDX is not supported by the host platform: ${why.text}`,
-        { why },
-      );
-    }
-    if (this.#state === 'error') {
-      const why = this.#whyOff();
-      throw new KernelError(
-        'EINVAL',
-        'tdx-failed-before',
-        `TDX initialisation failed before and is not tried again: ${why.text}`,
-        { why },
-      );
-    }
-    if (this.#policy.enable === 'opt-in' && !this.#policy.optedIn) {
-      throw new KernelError('ENODEV', 'tdx-not-opted-in', 'TDX is off until use_tdx=on is given');
-    }
-    try {
-      this.#enabled = await enableTdx({
-        machine: this.machine,
-        cpus: this.cpus,
-        cpuState: this.#cpuState,
-        allocator: this.allocator,
-        memblock: () => this.hotplug.memblock,
-        memoryAdded: () => this.hotplug.addedSinceBoot,
-        policy: this.#policy,
-        detection: this.#detection,
-        stages: this.#stages,
-        log: this.log,
-        schedule: () => this.schedule,
-        onSysinfo: (info) => {
-          this.#sysinfo = info;
-        },
-      });
-      this.#state = 'initialized';
-      return this.#enabled;
-    } catch (error) {
-      this.#state = 'error';
-      throw error;
-    }
-  }
-
-  /** Waits for an initialisation under way, which holds the memory hot-plug lock. */
-  async #settled(): Promise<void> {
-    await this.#running?.catch(() => undefined);
-  }
-
   #enablesAtBoot(): boolean {
     const { enable, optedIn } = this.#policy;
-    return enable === 'boot' || (enable === 'opt-in' && optedIn);
-  }
-
-  #whyOff(): Reason {
-    const failed = this.#stages.failed?.reason;
-    if (failed !== undefined) return failed;
-    return { code: 'tdx-not-initialized', text: 'the module has not been initialised yet', data: {} };
+    return enable === 'boot' || enable === 'primed' || (enable === 'opt-in' && optedIn);
   }
 
   #cpuAdded(cpu: Cpu): void {

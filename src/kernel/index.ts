@@ -54,5 +54,10 @@ export {
   readSysinfo,
   type TdxSysinfo,
 } from './sysinfo.ts';
+export type { TdAdvice } from './td-advice.ts';
+export * from './td-memory.ts';
 export * from './tdmr.ts';
+export type { Capability, NodeCapability, TdxCapability, ZoneCapability } from './tdx-capability.ts';
+export type { TdxState } from './tdx-enabler.ts';
 export * from './vmx.ts';
+export type { PfnRange, ZoneName } from './zone.ts';

@@ -26,6 +26,13 @@ export class MovablePages {
     if (inBlock?.size === 0) this.#blocks.delete(block);
   }
 
+  /** The allocation that holds page `pfn`, if there is one, stays where it is. */
+  pin(pfn: number): void {
+    for (const [start, order] of this.#blocks.get(Math.floor(pfn / BLOCK_PAGES)) ?? []) {
+      if (start <= pfn && pfn < start + 2 ** order) this.forget(start);
+    }
+  }
+
   /** State for a saved machine. */
   save() {
     return this.#blocks;

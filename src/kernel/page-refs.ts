@@ -13,16 +13,15 @@ export class PageRefs {
   readonly #allocator: PageAllocator;
   readonly #counts = new Map<number, number>();
   readonly #pins = new Map<number, number>();
-  readonly #poisoned = new Set<number>();
 
   constructor(machine: Machine, allocator: PageAllocator) {
     this.#machine = machine;
     this.#allocator = allocator;
   }
 
-  /** A zeroed page with one reference, or null when there is no memory. */
+  /** A zeroed page with one reference, or null when there is no memory. No such page goes to a TD. */
   alloc(options: AllocOptions): number | null {
-    const pfn = this.#allocator.allocPages(0, options);
+    const pfn = this.#allocator.allocPages(0, { ...options, nonTdxOk: true });
     if (pfn === null) return null;
     this.#machine.lps[0]!.movdir64bZero(pfn * PAGE_4K, (pfn + 1) * PAGE_4K);
     this.#counts.set(pfn, 1);
@@ -51,7 +50,7 @@ export class PageRefs {
     this.#counts.set(pfn, count + 1);
   }
 
-  /** One reference less; with the last one the page is free, unless its memory has failed. */
+  /** One reference less; with the last one the page is free. */
   put(pfn: number): void {
     const count = this.#counts.get(pfn);
     if (count === undefined) throw new Error(`page ${pfn} is put and not counted`);
@@ -60,7 +59,7 @@ export class PageRefs {
       return;
     }
     this.#counts.delete(pfn);
-    if (!this.#poisoned.has(pfn)) this.#allocator.freePages(pfn, 1);
+    this.#allocator.freePages(pfn, 1);
   }
 
   /** A reference for a device. */
@@ -83,10 +82,10 @@ export class PageRefs {
 
   /** Marks a page whose memory has failed: it is never used again. */
   poison(pfn: number): void {
-    this.#poisoned.add(pfn);
+    this.#allocator.poison(pfn);
   }
 
   isPoisoned(pfn: number): boolean {
-    return this.#poisoned.has(pfn);
+    return this.#allocator.isPoisoned(pfn);
   }
 }

@@ -8,9 +8,9 @@ import { TDH } from '../abi/leaves.ts';
 import { R8, RDX, regNumber } from '../abi/registers.ts';
 import { formatStatus } from '../abi/status.ts';
 import { STATUS } from '../abi/status-codes.ts';
-import type { PageAllocator } from './allocator.ts';
 import type { Cpu } from './cpu.ts';
 import { seamcall, setOperands } from './seamcall.ts';
+import type { TdMemory } from './td-memory.ts';
 
 /** Level 2 MiB in the operand of PAMT.ADD and PAMT.REMOVE. */
 const LEVEL_2M = 1;
@@ -20,14 +20,14 @@ export type PagePair = readonly [first: number, second: number];
 
 /** @public */
 export class PamtPages {
-  readonly #allocator: PageAllocator;
+  readonly #memory: TdMemory;
   /** Users by start of the range. */
   readonly #users = new Map<number, number>();
   /** Pages that a failed PAMT.REMOVE left with the module. */
   leakedPages = 0;
 
-  constructor(allocator: PageAllocator) {
-    this.#allocator = allocator;
+  constructor(memory: TdMemory) {
+    this.#memory = memory;
   }
 
   /** Ranges that have a pair. */
@@ -116,12 +116,10 @@ export class PamtPages {
   }
 
   #page(): number {
-    const pfn = this.#allocator.allocPages(0, { purpose: 'pamt-pair' });
-    if (pfn !== null) return pfn * PAGE_4K;
-    throw new KernelError('ENOMEM', 'no-pamt-page', 'no page is free for the metadata of a 2 MiB range');
+    return this.#memory.alloc(0, { purpose: 'pamt-pair' }) * PAGE_4K;
   }
 
   #free(page: number): void {
-    this.#allocator.freePages(page / PAGE_4K, 1);
+    this.#memory.free(page / PAGE_4K, 0);
   }
 }

@@ -42,6 +42,11 @@ export class SplitBlocks {
     return this.#slots.has(block);
   }
 
+  /** Blocks held. */
+  blocks(): IterableIterator<number> {
+    return this.#slots.keys();
+  }
+
   /** Blocks held, with their free pages as counted from the bitmaps. */
   *counted(): IterableIterator<{ readonly block: number; readonly freePages: number }> {
     for (const [block, slot] of this.#slots) yield { block, freePages: this.#popcount(slot) };

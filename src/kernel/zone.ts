@@ -5,8 +5,17 @@
 import { type AddressRange, PAGE_4K } from '../abi/address.ts';
 import { BLOCK_ORDER, BLOCK_PAGES, SplitBlocks } from './split-blocks.ts';
 
-/** @public */
-export type ZoneName = 'DMA' | 'DMA32' | 'Normal';
+/** `Movable` and `NonTdx` get memory when it is onlined as such; the others by address. @public */
+export type ZoneName = 'DMA' | 'DMA32' | 'Normal' | 'Movable' | 'NonTdx';
+
+/** Zones in the order in which an allocation that may use all of them goes through a node. @internal */
+export const ZONE_ORDER: readonly ZoneName[] = ['NonTdx', 'Movable', 'Normal', 'DMA32', 'DMA'];
+
+/** Page frames `[startPfn, endPfn)`. @public */
+export interface PfnRange {
+  readonly startPfn: number;
+  readonly endPfn: number;
+}
 
 /** @internal */
 export class Zone {
@@ -98,6 +107,19 @@ export class Zone {
     return block * BLOCK_PAGES;
   }
 
+  /** As `take`, of the pages in the ascending, disjoint `ranges` only. */
+  takeWithin(order: number, ranges: readonly PfnRange[]): number | null {
+    for (const { startPfn, endPfn } of ranges) {
+      const start = Math.max(startPfn, this.startPfn);
+      const end = Math.min(endPfn, this.endPfn);
+      const pfn = start < end ? this.#findIn(order, start, end) : null;
+      if (pfn === null) continue;
+      this.claim(pfn, 1 << order);
+      return pfn;
+    }
+    return null;
+  }
+
   /** Marks free pages used. */
   claim(pfn: number, pages: number): void {
     forEachBlock(pfn, pages, (block, from, count) => {
@@ -151,6 +173,11 @@ export class Zone {
     return range !== undefined && pfn + pages <= range.endPfn;
   }
 
+  /** The range of present pages that holds `pfn`. */
+  presentRange(pfn: number): PfnRange | undefined {
+    return this.holds(pfn, 1) ? this.present[this.#rangesUpTo(pfn) - 1] : undefined;
+  }
+
   /** Number of present ranges that start at or below `pfn`. */
   #rangesUpTo(pfn: number): number {
     let low = 0;
@@ -163,12 +190,14 @@ export class Zone {
     return low;
   }
 
-  /** Wholly free blocks, ascending. */
-  *wholeFreeBlocks(): IterableIterator<number> {
-    for (let word = 0; word < this.#whole.length; word++) {
+  /** Wholly free blocks of [from, to), ascending. */
+  *wholeFreeBlocks(from = 0, to = Infinity): IterableIterator<number> {
+    const last = Math.min(this.#whole.length, Math.ceil((to - this.#firstBlock) / 32));
+    for (let word = Math.max(0, Math.floor((from - this.#firstBlock) / 32)); word < last; word++) {
       const bits = this.#whole[word]!;
       for (let bit = 0; bits !== 0 && bit < 32; bit++) {
-        if (((bits >>> bit) & 1) === 1) yield this.#firstBlock + word * 32 + bit;
+        const block = this.#firstBlock + word * 32 + bit;
+        if (((bits >>> bit) & 1) === 1 && block >= from && block < to) yield block;
       }
     }
   }
@@ -199,6 +228,28 @@ export class Zone {
     zone.#whole = saved.whole;
     zone.#wholeHint = saved.wholeHint;
     return zone;
+  }
+
+  /** The first free chunk in `[start, end)`: in blocks that are used already, then in wholly free ones. */
+  #findIn(order: number, start: number, end: number): number | null {
+    const pages = 1 << order;
+    const inBlock = (block: number): number | null => {
+      const from = Math.max(start, block * BLOCK_PAGES);
+      const last = Math.min(end, (block + 1) * BLOCK_PAGES) - pages;
+      for (let pfn = Math.ceil(from / pages) * pages; pfn <= last; pfn += pages) {
+        if (this.isFree(pfn, pages)) return pfn;
+      }
+      return null;
+    };
+    for (const block of this.split.blocks()) {
+      const pfn = inBlock(block);
+      if (pfn !== null) return pfn;
+    }
+    for (const block of this.wholeFreeBlocks(Math.floor(start / BLOCK_PAGES), Math.ceil(end / BLOCK_PAGES))) {
+      const pfn = inBlock(block);
+      if (pfn !== null) return pfn;
+    }
+    return null;
   }
 
   #firstWhole(): number | undefined {
@@ -246,12 +297,8 @@ function everyBlock(
   return true;
 }
 
-/** Zone borders of x86-64: DMA below 16 MiB, DMA32 below 4 GiB. @internal */
-export const ZONE_BORDERS: readonly {
-  readonly name: ZoneName;
-  readonly startPfn: number;
-  readonly endPfn: number;
-}[] = [
+/** Zone borders of x86-64: DMA below 16 MiB, DMA32 below 4 GiB. */
+const ZONE_BORDERS: readonly (PfnRange & { readonly name: ZoneName })[] = [
   { name: 'DMA', startPfn: 0, endPfn: 2 ** 24 / PAGE_4K },
   { name: 'DMA32', startPfn: 2 ** 24 / PAGE_4K, endPfn: 2 ** 32 / PAGE_4K },
   { name: 'Normal', startPfn: 2 ** 32 / PAGE_4K, endPfn: Infinity },

@@ -122,6 +122,10 @@ async function backingOf(
   if (access === O.WRONLY || (writesBack && access !== O.RDWR)) {
     throw refusal('EACCES', 'access-mode', 'the file is not open for what the mapping does');
   }
+  // What ioctls make lies on mounts of the kernel's own, where nothing can be executed.
+  if ((prot & PROT.EXEC) !== 0 && !file.seekable) {
+    throw refusal('EPERM', 'no-exec', `a file of kind ${file.object.kind} cannot be mapped to be executed`);
+  }
   if (file.object.mmap === undefined) {
     throw refusal('ENODEV', 'no-mmap', `a file of kind ${file.object.kind} cannot be mapped`);
   }

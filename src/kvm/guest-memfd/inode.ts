@@ -120,21 +120,22 @@ export class GuestMemfdInode {
     const policy = this.policies.get(index);
     const chunk = index - (index % CHUNK_PAGES);
     const purpose = 'guest_memfd';
-    const request = { kernel: this.kernel, policy, index: this.number + index, localNode, purpose };
+    const forTd = this.technology.name === 'tdx';
+    const request = { kernel: this.kernel, policy, index: this.number + index, localNode, forTd, purpose };
     if (this.options.hugePages && start <= chunk && this.#isHugeHole(chunk, end)) {
       const huge = allocatePages({ ...request, order: CHUNK_ORDER });
-      if (huge !== null) {
+      if (typeof huge === 'number') {
         this.#index.addHuge(chunk, huge);
         return huge + index - chunk;
       }
     }
     const pfn = allocatePages({ ...request, order: 0 });
-    if (pfn === null) {
+    if (typeof pfn !== 'number') {
       throw new KernelError(
         'ENOMEM',
-        'gmem-no-memory',
-        `there is no memory for page ${index} of a guest_memfd`,
-        { index, policy },
+        pfn.code === 'no-page' ? 'gmem-no-memory' : pfn.code,
+        `there is no memory for page ${index} of a guest_memfd: ${pfn.text}`,
+        { ...pfn.data, index, policy },
       );
     }
     this.#index.add(index, pfn);

@@ -155,10 +155,19 @@ export class Memfile implements FileObject {
       index,
       localNode: task.lp.node,
       order: 0,
+      // Any VM may come to use the file, a TD among them.
+      forTd: true,
       purpose: 'memfile',
     });
-    if (pfn !== null) return pfn;
-    throw new KernelError('ENOSPC', 'memfile-no-memory', `there is no memory for page ${index}`, { index });
+    if (typeof pfn === 'number') return pfn;
+    throw new KernelError(
+      'ENOSPC',
+      'memfile-no-memory',
+      `there is no memory for page ${index}: ${pfn.text}`,
+      {
+        index,
+      },
+    );
   }
 
   #free(start: number, end: number): void {

@@ -1,7 +1,7 @@
 /** A host at one moment, for looking at: machine, TDs, KeyIDs, pages by owner, page metadata. Looking changes nothing. */
 import { type AddressRange, hex, PAGE_4K } from '../../abi/address.ts';
 import { InputError } from '../../abi/input-error.ts';
-import type { TdxState } from '../../kernel/host-kernel.ts';
+import type { TdxState } from '../../kernel/tdx-enabler.ts';
 import { type SysState, TdxModule } from '../../module/tdx-module.ts';
 import type { Host } from '../host.ts';
 import { inspectKeyIds, type KeyIdInspection } from './key-ids.ts';

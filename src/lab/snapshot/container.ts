@@ -18,7 +18,7 @@ import { type PackedData, packData, unpackData } from './plain-data.ts';
 
 const MAGIC = new TextEncoder().encode('TDXLABHS');
 /** Raised whenever the state of any class changes its shape; files of other formats are refused. @internal */
-export const SAVED_HOST_FORMAT = 2;
+export const SAVED_HOST_FORMAT = 3;
 const FORMAT_OFFSET = 8;
 const LENGTH_OFFSET = 12;
 const HASH_OFFSET = 16;

@@ -177,10 +177,10 @@ describe('loadHost', () => {
     expect(refusal(bytes.subarray(0, 20))).toBe('x.host: cut short, only 20 bytes of it are there');
     expect(refusal(bytes.subarray(0, -3))).toBe(`x.host: cut short, 3 of ${bytes.length} bytes are missing`);
     expect(refusal(withFormat(SAVED_HOST_FORMAT - 1))).toMatch(
-      /saved by an older tdxlab \(format 1, this one reads 2\)/,
+      /saved by an older tdxlab \(format 2, this one reads 3\)/,
     );
     expect(refusal(withFormat(SAVED_HOST_FORMAT + 1))).toMatch(
-      /saved by a newer tdxlab \(format 3, this one reads 2\)/,
+      /saved by a newer tdxlab \(format 4, this one reads 3\)/,
     );
     expect(refusal(Uint8Array.of(...bytes, 0))).toMatch(/damaged/);
   });

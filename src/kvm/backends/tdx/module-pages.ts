@@ -51,9 +51,10 @@ export class ModulePages {
     cpu.lp.clflushPage(page);
   }
 
-  /** A page of the kernel's, ready for the module. Throws ENOMEM, EIO. */
+  /** A page ready for the module, as the policy of TD memory says. Throws ENOMEM with its reason, EIO. */
   allocLent(cpu: Cpu, kind: string): number {
-    const page = this.alloc(kind);
+    const { tdMemory } = this.#kernel;
+    const page = tdMemory.alloc(0, { purpose: `kvm: ${kind}`, node: cpu.lp.node }) * PAGE_4K;
     try {
       this.lend(cpu, page);
       return page;

@@ -27,7 +27,7 @@ export class TdxHost {
     this.keyIdResource.capacity = kernel.keyIds.capacity;
     this.pages = new ModulePages(
       kernel,
-      kernel.enabled?.dynamicPamt === true ? new PamtPages(kernel.allocator) : null,
+      kernel.enabled?.dynamicPamt === true ? new PamtPages(kernel.tdMemory) : null,
     );
     this.processors = new VcpuProcessors(kernel);
   }
