@@ -64,6 +64,8 @@ export async function resolveFault(vcpu: Vcpu, fault: GuestFault, task: Task): P
 
   if (vm.kernel.schedule !== null) await vm.kernel.schedule('guest-fault');
   if (!vm.mmuLock.tryAcquire()) await vm.mmuLock.acquire();
+  // The vCPU is loaded where its thread woke up.
+  vcpu.cpu = task.cpu;
   try {
     const level = mappingLevel(vm, slot, gfn, isPrivate, page);
     const pages = LARGE_PAGES ** level;

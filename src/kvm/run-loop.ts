@@ -48,6 +48,8 @@ async function enter(vcpu: Vcpu, task: Task): Promise<VcpuExit> {
     if (vm.kernel.schedule !== null) {
       await vm.kernel.schedule('vcpu-entry');
       if (vcpu.isKicked) return { kind: 'interrupt' };
+      // The thread may have been moved.
+      vcpu.cpu = task.cpu;
     }
     return await vm.backend.enter(vcpu);
   } finally {

@@ -66,10 +66,13 @@ export class ScriptPlayer<V extends { readonly address: number }, E extends { re
   run(vcpu: V, budget: number): E {
     const processor = this.#processor;
     const guest = this.#guestOf(vcpu);
-    for (let actions = 0; actions < budget; actions++) {
+    // An event that is due is delivered before an interrupt makes the guest exit, which would lose it.
+    let isEventDue = false;
+    for (let actions = 0; actions < budget || isEventDue; actions++) {
       const action = this.#nextAction(guest, vcpu);
       guest.pending = { action, rip: processor.rip(vcpu) };
       const result = processor.perform(vcpu, action);
+      isEventDue = result === 'event';
       if (result === 'event') continue;
       if (!('answer' in result)) return result;
       processor.advance(vcpu, action);

@@ -5,20 +5,21 @@ import { PAGE_STATE } from '../../hypervisor/page-state.ts';
 import { PkvmHypervisor } from '../../hypervisor/pkvm-hypervisor.ts';
 import type { HostKernel } from '../../kernel/host-kernel.ts';
 import { TdxModule } from '../../module/tdx-module.ts';
-import { describeMapping } from './guest-mappings.ts';
+import { describeMapping, type GuestMapping } from './guest-mappings.ts';
 import { privatePages } from './host-look.ts';
 import type { OwnershipInvariant } from './ownership-invariant.ts';
 
 /** A private page is one guest's, at one guest frame, and no guest has it as shared memory. @public */
 export const privatePageHasOneOwner: OwnershipInvariant = function* ({ vms }) {
-  const owners = new Map<number, string>();
+  const owners = new Map<number, GuestMapping>();
   for (const { mappings } of vms) {
     for (const mapping of mappings) {
       if (!mapping.isPrivate || mapping.cachedBy !== null) continue;
       for (const pfn of privatePages([mapping])) {
         const other = owners.get(pfn);
-        if (other !== undefined) yield `${describeMapping(mapping)} is private and so is ${other}`;
-        owners.set(pfn, describeMapping(mapping));
+        if (other !== undefined)
+          yield `${describeMapping(mapping)} is private and so is ${describeMapping(other)}`;
+        owners.set(pfn, mapping);
       }
     }
   }
@@ -27,7 +28,8 @@ export const privatePageHasOneOwner: OwnershipInvariant = function* ({ vms }) {
       if (mapping.isPrivate) continue;
       for (let i = 0; i < mapping.pages; i++) {
         const owner = owners.get(mapping.pfn + i);
-        if (owner !== undefined) yield `${describeMapping(mapping)} is shared memory and ${owner} private`;
+        if (owner !== undefined)
+          yield `${describeMapping(mapping)} is shared memory and ${describeMapping(owner)} private`;
       }
     }
   }
@@ -56,36 +58,28 @@ export const reachedPagesAreInUse: OwnershipInvariant = function* ({ kernel, vms
 };
 
 /** Free memory is the host's: no module, firmware or hypervisor counts it as a guest's. @public */
-export const freePagesAreTheHosts: OwnershipInvariant = function* ({ kernel }) {
-  for (const { pfn, owner } of guestPages(kernel)) {
+export const freePagesAreTheHosts: OwnershipInvariant = function* ({ kernel, onceHidden }) {
+  for (const { pfn, owner } of guestPages(kernel, onceHidden)) {
     if (kernel.allocator.isFree(pfn)) yield `the page at ${hex(pfn * PAGE_4K)} is free and ${owner}`;
   }
 };
 
-/** Pages that the technology's own records give to guests. */
-function* guestPages({ machine }: HostKernel): Generator<{ readonly pfn: number; readonly owner: string }> {
+/** Pages that the technology's own records give to guests; TDs' among those that guests were seen to have. */
+function* guestPages(
+  { machine }: HostKernel,
+  onceHidden: Iterable<number>,
+): Generator<{ readonly pfn: number; readonly owner: string }> {
   const { snp, hypervisor } = machine;
   const { module } = machine.seam;
-  if (module instanceof TdxModule) for (const pfn of tdPages(module)) yield { pfn, owner: 'a page of a TD' };
-  if (snp !== null) {
-    for (const pfn of snp.rmp.usedPages()) {
-      if (snp.rmp.isAssigned(pfn)) yield { pfn, owner: 'assigned in the RMP' };
-    }
+  for (const pfn of module instanceof TdxModule ? onceHidden : []) {
+    const entry = (module as TdxModule).pamt.block(pfn * PAGE_4K)?.entry(pfn * PAGE_4K, 0);
+    if (entry?.type === PAGE_TYPE.REG) yield { pfn, owner: 'a page of a TD' };
   }
-  if (hypervisor instanceof PkvmHypervisor) {
-    for (const { pfn, host } of hypervisor.ownership.states.touched()) {
-      if (host === PAGE_STATE.NOPAGE) yield { pfn, owner: 'not the host’s to pKVM' };
-    }
+  for (const pfn of snp?.rmp.usedPages() ?? []) {
+    if (snp!.rmp.isAssigned(pfn)) yield { pfn, owner: 'assigned in the RMP' };
   }
-}
-
-function* tdPages({ pamt }: TdxModule): Generator<number> {
-  for (const block of pamt.blocks) {
-    const { base, entries4k } = block.save();
-    for (const [range, { types }] of entries4k) {
-      for (let i = types.indexOf(PAGE_TYPE.REG); i >= 0; i = types.indexOf(PAGE_TYPE.REG, i + 1)) {
-        yield base / PAGE_4K + range * 512 + i;
-      }
-    }
+  if (!(hypervisor instanceof PkvmHypervisor)) return;
+  for (const { pfn, host } of hypervisor.ownership.states.touched()) {
+    if (host === PAGE_STATE.NOPAGE) yield { pfn, owner: 'not the host’s to pKVM' };
   }
 }

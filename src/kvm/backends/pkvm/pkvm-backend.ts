@@ -9,7 +9,7 @@ import type { Vm } from '../../vm.ts';
 import { decodeExit } from '../software/decode-exit.ts';
 import { PkvmVcpu } from './pkvm-vcpu.ts';
 import { PkvmVm } from './pkvm-vm.ts';
-import { guestCall } from './share-calls.ts';
+import { confirmUnshare, guestCall } from './share-calls.ts';
 
 /** @internal */
 export class PkvmBackend implements Backend {
@@ -78,8 +78,9 @@ export class PkvmBackend implements Backend {
     const made = this.#vcpus.get(vcpu)!;
     // The hypervisor flushes what it takes out of a guest's tables.
     vcpu.requests.delete('tlb-flush');
+    confirmUnshare(made);
     const heard = made.run(vcpu.lp, this.pkvm.handle);
-    if (this.hasProtectedState && heard.call !== 0) return guestCall(this.pkvm, vcpu, heard);
+    if (this.hasProtectedState && heard.call !== 0) return guestCall(this.pkvm, made, heard);
     const exit = decodeExit(vcpu, made, heard.exit);
     if (exit.kind !== 'page-fault' || !this.hasProtectedState) return exit;
     // A protected guest's memory is its own; it shows accesses only where it knows of devices.

@@ -29,6 +29,8 @@ export class PkvmVcpu {
   readonly statePfn: number;
   readonly #kernel: HostKernel;
   readonly #hostPfn: number;
+  /** Guest frame that the guest takes back at the next entry; null for none. */
+  unshares: number | null = null;
   /** For the next entry. */
   inject: GuestEvent | null = null;
   emulated: Uint8Array | null = null;

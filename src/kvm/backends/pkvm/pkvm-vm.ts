@@ -79,8 +79,12 @@ export class PkvmVm {
     this.#hostPfn = hostPfn;
   }
 
-  /** Gives pages to the guest, or lends them. Throws EFAULT for one that was taken from the guest, ENOMEM. */
+  /**
+   * Gives pages to the guest, or lends them. Throws EFAULT for one that was taken from the guest, and for shared memory
+   * of a protected guest, which only the guest itself can share; ENOMEM.
+   */
   map({ gfn, pfn, level, writable, isPrivate }: MapRequest, vcpu: PkvmVcpu, lp: LogicalProcessor): void {
+    if (this.isProtected && !isPrivate) throw notShared(gfn);
     const pages = BLOCK_PAGES ** level;
     const prot = writable ? GUEST_PROT.all : GUEST_PROT.read | GUEST_PROT.execute;
     const old = this.mappings.find(gfn);
@@ -192,6 +196,15 @@ export class PkvmVm {
 
 function expectDone(result: number, what: string): void {
   if (result !== 0) throw new Error(`the hypervisor refused to ${what}: ${errnoOf(result)}`);
+}
+
+function notShared(gfn: number): KernelError {
+  return new KernelError(
+    'EFAULT',
+    'pkvm-not-the-guests',
+    `guest frame ${gfn} is shared memory of the host, which a protected guest cannot be lent`,
+    { gfn },
+  );
 }
 
 function poisoned(gfn: number): KernelError {

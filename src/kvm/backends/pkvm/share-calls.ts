@@ -6,7 +6,7 @@ import { convert } from '../../guest-memfd/convert.ts';
 import { GuestMemfdFile } from '../../guest-memfd/file.ts';
 import type { Vcpu } from '../../vcpu.ts';
 import type { VcpuExit } from '../../vcpu-exit.ts';
-import type { PkvmExit } from './pkvm-vcpu.ts';
+import type { PkvmExit, PkvmVcpu } from './pkvm-vcpu.ts';
 import type { PkvmVm } from './pkvm-vm.ts';
 
 const HANDLED: VcpuExit = { kind: 'handled' };
@@ -14,9 +14,10 @@ const HANDLED: VcpuExit = { kind: 'handled' };
 /** Does what the call needs of the host; the guest hears of it at the next entry. @internal */
 export async function guestCall(
   pkvm: PkvmVm,
-  vcpu: Vcpu,
+  made: PkvmVcpu,
   { exit, call, needs }: PkvmExit,
 ): Promise<VcpuExit> {
+  const { vcpu } = made;
   const gfn = pfnOf(exit.gpa);
   if (needs === CALL_NEEDS.page) {
     return { kind: 'page-fault', gpa: exit.gpa, isPrivate: true, access: 'write', emulate: null };
@@ -31,7 +32,23 @@ export async function guestCall(
   const status = await statusOf(vcpu, call, gfn);
   vcpu.regs.q.fill(0n);
   setSignedRegister(vcpu.regs, X.x0, status);
+  made.unshares = call === GUEST_CALL.memUnshare && status === SMCCC.success ? gfn : null;
   return HANDLED;
+}
+
+/**
+ * Right before an entry at which the guest takes a page back: user space may be making it shared again since KVM agreed,
+ * and then the guest hears that it cannot be. @internal
+ */
+export function confirmUnshare(made: PkvmVcpu): void {
+  const { vcpu, unshares: gfn } = made;
+  made.unshares = null;
+  if (gfn === null) return;
+  const { slots, invalidations } = vcpu.vm;
+  const slot = slots.find(gfn);
+  const isShared = slot?.backing?.tracksPrivate === true && !slot.backing.isPrivate(slot, gfn);
+  if (!isShared && !invalidations.isStale(invalidations.count, gfn, gfn + 1)) return;
+  setSignedRegister(vcpu.regs, X.x0, SMCCC.invalidParameter);
 }
 
 async function statusOf(vcpu: Vcpu, call: number, gfn: number): Promise<number> {

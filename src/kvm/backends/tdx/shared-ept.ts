@@ -59,8 +59,8 @@ export class SharedEpt {
     for (const level of [0, 1]) {
       const pages = LEVEL_BYTES[level]! / PAGE_4K;
       for (const [range, table] of this.#tables[level]!) {
-        for (let i = 0; i < ENTRIES; i++) {
-          const entry = this.#read(table + i * ENTRY_BYTES);
+        const bytes = this.#lp.load(table, ENTRIES * ENTRY_BYTES);
+        for (const [i, entry] of new BigUint64Array(bytes.buffer, bytes.byteOffset, ENTRIES).entries()) {
           if ((entry & ALL_ACCESS) === 0n || (level === 1 && (entry & ENTRY.LARGE) === 0n)) continue;
           const pfn = Number((entry & ADDRESS) >> 12n);
           yield { gfn: (range * ENTRIES + i) * pages - firstGfn, pfn, pages };
