@@ -47,7 +47,8 @@ export function kernelPolicy(options: Options, choices: PlanOptions): Partial<Ke
   return Object.assign(policy, ...settings.map(parseSetting));
 }
 
-function parseSetting(setting: string): Partial<KernelPolicy> {
+/** One `knob=value`. Throws InputError. @internal */
+export function parseSetting(setting: string): Partial<KernelPolicy> {
   const { name = '', value = '' } = /^(?<name>[^=]*)(?:=(?<value>.*))?$/s.exec(setting)?.groups ?? {};
   const knob = knobNamed(name);
   if (knob === undefined)

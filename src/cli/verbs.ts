@@ -44,6 +44,15 @@ function knobHelp(knob: KnobName): string {
 
 const BRING_UP_HELP = `${HOST_HELP}\n\n${POLICY_HELP}`;
 
+const SCENARIO_POLICY: Verb['options'][number] = [
+  '--policy <policy>',
+  'a policy set by name, or knob=value,knob=value; compare takes several, as more rows',
+  'repeatable',
+];
+
+const SCENARIO_HELP = `A scenario is a YAML file, or the name of one that comes with tdxlab (in
+scenarios/). Exit code 0: all expectations and invariants hold; 1: one does not.`;
+
 /** @internal */
 export const VERBS: readonly Verb[] = [
   {
@@ -171,6 +180,31 @@ the image of a TD is added and measured, and its code is not executed.
 
 ${HOST_HELP}`,
     load: () => import('./verbs/vm.ts'),
+  },
+  {
+    name: 'run',
+    operands: '<scenario>',
+    summary: 'play a scenario, a host and what happens to it in time, and say whether what it expects holds',
+    options: [
+      SCENARIO_POLICY,
+      ['--seed <number>', "instead of the scenario's: random arrivals and faults follow from it"],
+      ['--all', 'print every event of a long life, not only what was refused, killed or failed'],
+    ],
+    help: SCENARIO_HELP,
+    load: () => import('./verbs/run.ts'),
+  },
+  {
+    name: 'compare',
+    operands: '<scenario>',
+    summary:
+      'play the same events under every policy of the debate, and print what each comes to in one table',
+    options: [
+      SCENARIO_POLICY,
+      ['--seed <number>', "instead of the scenario's: random arrivals and faults follow from it"],
+      ['--svg <file>', 'draw the table as a chart into this file'],
+    ],
+    help: SCENARIO_HELP,
+    load: () => import('./verbs/compare.ts'),
   },
   {
     name: 'replay',

@@ -19,6 +19,8 @@ export interface ScenarioMachine {
   readonly machine: MachineDescription;
   readonly hints: KernelConfigHints;
   readonly areas: ReadonlyMap<string, MemoryRange>;
+  /** SEAMRET invalidates the current VMCS; undefined for as the machine has it. */
+  readonly seamretErratum: boolean | undefined;
 }
 
 /** @public */

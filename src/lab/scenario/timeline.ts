@@ -26,7 +26,7 @@ export function timeline(
   const counts = new Map<string, number>();
   scenario.events.forEach((event, i) => {
     const chance = new Chance(seed, `event ${i}`);
-    const { at = 0, every = 0, times = every === 0 ? 1 : 2 } = event;
+    const { at = 0, every = 0, times = 1 } = event;
     for (let n = 0; n < times; n++) {
       const name = event.name ?? subject(event);
       add(events, event, at + n * every, every === 0 ? name : numbered(name, counts), chance);
@@ -46,7 +46,8 @@ export function timeline(
 
 function add(events: PlannedEvent[], event: EventSpec, at: number, name: string, chance: Chance): void {
   if (events.length >= MOST_EVENTS) return;
-  events.push({ ...event, at, name, draw: chance.next() });
+  const draw = chance.next();
+  events.push({ ...event, at, name, draw: event.draw ?? draw } as PlannedEvent);
   if (event.do !== 'td-start' || event.stay === undefined) return;
   const stay = typeof event.stay === 'number' ? event.stay : draw(event.stay, chance);
   events.push({ do: 'td-stop', td: name, at: at + stay, name: `td-stop ${name}`, draw: chance.next() });

@@ -7,12 +7,12 @@ import { hostLeafName, TDH } from '../../abi/leaves.ts';
 import { RCX, setRegNumber } from '../../abi/registers.ts';
 import { formatStatus } from '../../abi/status.ts';
 import { STATUS } from '../../abi/status-codes.ts';
-import { encodeTdParams } from '../../abi/td-params.ts';
 import { type Cpu, firstOnline, firstOnlinePerPackage, onlineCpus } from '../../kernel/cpu.ts';
 import type { HostKernel } from '../../kernel/host-kernel.ts';
 import { seamcall, setOperands } from '../../kernel/seamcall.ts';
 import type { TdxSysinfo } from '../../kernel/sysinfo.ts';
 import { PrivatePages } from './private-pages.ts';
+import { tdParamsBytes } from './td-params-page.ts';
 
 /** Page contents at a guest physical address, added before the TD is final. @public */
 export interface InitialPage {
@@ -37,13 +37,6 @@ export interface LabVcpu {
 }
 
 const EXTEND_BYTES = 256;
-const XFAM_X87_SSE = 3n;
-const SEPT_VE_DISABLE = 1n << 28n;
-const NO_RBP_MOD = 1n << 2n;
-/** EPTP of a 4-level tree: write-back, levels less one in bits 5:3. */
-const EPTP_4_LEVEL = 6n | (3n << 3n);
-const TSC_1_GHZ = 40;
-const NO_SUBLEAF = 0xffff_ffff;
 /** Highest secure EPT level below the root of a 4-level tree. */
 const TOP_TABLE_LEVEL = 3;
 /** Bytes that a table of each level maps. */
@@ -150,40 +143,11 @@ export class LabTd {
       this.#must(TDH.mngAddcx, page, this.tdr);
       this.#tdcs.push(page);
     }
-    const params = encodeTdParams({
-      attributes: options.attributes ?? SEPT_VE_DISABLE,
-      xfam: XFAM_X87_SSE,
-      maxVcpus: Math.max(options.vcpus ?? 1, 1),
-      eptpControls: EPTP_4_LEVEL,
-      configFlags: NO_RBP_MOD,
-      tscFrequency: TSC_1_GHZ,
-      mrConfigId: new Uint8Array(48),
-      mrOwner: new Uint8Array(48),
-      mrOwnerConfig: new Uint8Array(48),
-      cpuid: this.#cpuidOf(sysinfo),
-    });
+    const params = tdParamsBytes(this.#cpu, sysinfo, options);
     const buffer = this.#page();
     this.#storePage(buffer, params);
     this.#must(TDH.mngInit, this.tdr, buffer);
     this.#freePage(buffer);
-  }
-
-  /** Of every leaf that the host may configure, what the machine has of the configurable bits. */
-  #cpuidOf({ tdConf }: TdxSysinfo): (readonly [number, number, number, number])[] {
-    const { lp } = this.#cpu;
-    return tdConf.cpuidConfigLeaves.map((id, i) => {
-      const leaf = Number(id & 0xffff_ffffn);
-      const subleaf = Number(id >> 32n);
-      const native = lp.cpuid(leaf, subleaf === NO_SUBLEAF ? 0 : subleaf);
-      const [ab = 0n, cd = 0n] = tdConf.cpuidConfigValues.slice(2 * i, 2 * i + 2);
-      const masks = [ab & 0xffff_ffffn, ab >> 32n, cd & 0xffff_ffffn, cd >> 32n].map(Number);
-      return native.map((value, j) => (value & masks[j]!) >>> 0) as unknown as [
-        number,
-        number,
-        number,
-        number,
-      ];
-    });
   }
 
   #addPages(pages: readonly InitialPage[]): void {

@@ -22,7 +22,10 @@ export function cpuidIndex(leaf: number, subleaf: number): number {
 export function maskedPlatformCpuid(platform: PlatformSnapshot, policy: CpuidPolicy): Uint32Array {
   const { leaf, subleaf = NO_SUBLEAF, fixed0OrDynamic = ZERO, fixed1 = ZERO } = policy;
   const native = platform.cpuid.get(cpuidKey(leaf, subleaf))!;
-  return Uint32Array.from(native, (value, i) => (value & ~fixed0OrDynamic[i]!) | fixed1[i]!);
+  // A loop, since Uint32Array.from with a function is ten times as slow, and every TD needs every leaf.
+  const values = new Uint32Array(4);
+  for (let i = 0; i < 4; i++) values[i] = (native[i]! & ~fixed0OrDynamic[i]!) | fixed1[i]!;
+  return values;
 }
 
 /** Where the TDCS keeps the values of the leaf at `index` of the policy table. @public */
@@ -32,7 +35,9 @@ export function cpuidValuesAt(index: number): number {
 
 /** A leaf's values in the TDCS. @public */
 export function loadCpuid(tdcs: ControlStructure, index: number): Uint32Array {
-  return Uint32Array.from({ length: 4 }, (_, i) => tdcs.u32(cpuidValuesAt(index) + 4 * i));
+  const values = new Uint32Array(4);
+  for (let i = 0; i < 4; i++) values[i] = tdcs.u32(cpuidValuesAt(index) + 4 * i);
+  return values;
 }
 
 /** @public */

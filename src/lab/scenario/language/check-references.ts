@@ -64,8 +64,8 @@ function checkEvent(
     if (given.length !== 1)
       throw source.refusal(path, `${event.do} must have either ${orList(alternatives)}`);
   }
-  if (event.times !== undefined && event.every === undefined)
-    throw source.refusal([...path, 'times'], 'needs the key `every`');
+  if ((event.times === undefined) !== (event.every === undefined))
+    throw source.refusal(path, 'must have both `every` and `times`, or neither');
   if ('memory' in event && typeof event.memory === 'string' && !areas.includes(event.memory)) {
     const known = areas.length === 0 ? 'the host has none' : `known are ${areas.join(', ')}`;
     throw source.refusal([...path, 'memory'], `there is no area '${event.memory}'; ${known}`);

@@ -39,7 +39,8 @@ const PACKAGE_IDS = 128;
 
 /** Throws InputError naming the place in the scenario, or the file that cannot be read. @internal */
 export async function describeHost(source: YamlText, host: HostSpec): Promise<ScenarioMachine> {
-  if (typeof host === 'string') return { ...(await knownHost(source, host, ['host'])), areas: new Map() };
+  if (typeof host === 'string')
+    return { ...(await knownHost(source, host, ['host'])), areas: new Map(), seamretErratum: undefined };
   const base =
     'like' in host
       ? await knownHost(source, host.like, ['host', 'like'])
@@ -120,7 +121,12 @@ function withChanges(source: YamlText, { machine, hints }: Known, figures: HostF
     changed = { ...changed, e820: changes.reduce<readonly E820Entry[]>(changeMap, changed.e820) };
   }
   check(source, changed);
-  return { machine: changed, hints: commandLine === undefined ? hints : { ...hints, commandLine }, areas };
+  return {
+    machine: changed,
+    hints: commandLine === undefined ? hints : { ...hints, commandLine },
+    areas,
+    seamretErratum: figures['seamret-erratum'],
+  };
 }
 
 function placed(

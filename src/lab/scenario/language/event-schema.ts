@@ -39,6 +39,8 @@ function kind<const K extends string, const E extends v.ObjectEntries>(name: K, 
     times: v.optional(whole(1, 100_000)),
     /** What expectations call it; a TD's name for events that start one. */
     name: v.optional(Name),
+    /** Which of those that it may mean; from the seed where nothing is said. */
+    draw: v.optional(Share),
     ...entries,
   });
 }

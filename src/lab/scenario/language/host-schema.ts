@@ -18,6 +18,8 @@ const CHANGES = {
   model: v.optional(word(['sapphire-rapids', 'emerald-rapids', 'granite-rapids', 'sierra-forest'])),
   keyids: v.optional(v.strictObject({ mktme: whole(0, 16_383), tdx: whole(1, 16_383) })),
   module: v.optional(Release),
+  /** SEAMRET invalidates the current VMCS: no update of the module at run time. As the machine has it otherwise. */
+  'seamret-erratum': v.optional(Flag),
   /** The kernel's: memmap=, maxcpus=, use_tdx=. */
   'command-line': v.optional(v.string('must be text')),
   /** Memory that events name. */

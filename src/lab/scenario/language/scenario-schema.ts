@@ -25,9 +25,9 @@ const Fault = v.union(
   [
     v.strictObject({ seamcall: Line, status: v.optional(Line), ...HITS }),
     v.strictObject({ allocation: Line, ...HITS }),
-    v.strictObject({ callback: word(['memory-online', 'cpu-online']), ...HITS }),
+    v.strictObject({ callback: word(['memory-online', 'cpu-offline']), ...HITS }),
   ],
-  'must be a seamcall (a leaf or any), an allocation (a purpose or any) or a callback (memory-online, cpu-online), with nth or probability',
+  'must be a seamcall (a leaf or any), an allocation (a purpose or any) or a callback (memory-online, cpu-offline), with nth or probability',
 );
 
 const BOUNDS = {
