@@ -89,7 +89,8 @@ export function reportExit(vcpu: Vcpu, exit: UserExit): 0 {
   }
   const encode = UNION[exit.kind] as (exit: UserExit, vcpu: Vcpu) => Uint8Array | undefined;
   runPage.report(lp, REASON[exit.kind], encode(exit, vcpu));
-  if (exit.kind === 'io' && exit.isWrite) runPage.setPioData(lp, exit.bytes);
+  // Of a read these are zeroes: user space does not find what was there before.
+  if (exit.kind === 'io') runPage.setPioData(lp, exit.bytes);
   if ('complete' in exit) vcpu.unanswered = exit;
   if (exit.kind !== 'memory-fault') return 0;
   const { errno, code, text, gpa, isPrivate } = exit;

@@ -1,7 +1,16 @@
-/** Random programs of system calls about guest_memfd, and how to run one: what the model and a real kernel are given. */
+/** Random programs of system calls on KVM's files and on guest_memfd, and how to run one: what the model and a real kernel are given. */
 import fc from 'fast-check';
 import { KernelError } from '../../src/abi/errno.ts';
-import { GUEST_MEMFD_FLAG, KVM_MEM } from '../../src/abi/kvm/structs.ts';
+import { KVM_CAP } from '../../src/abi/kvm/capabilities.ts';
+import { KVM } from '../../src/abi/kvm/ioctl.ts';
+import {
+  GUEST_MEMFD_FLAG,
+  KVM_ENABLE_CAP,
+  KVM_MEM,
+  KVM_MEMORY_ATTRIBUTES,
+  KVM_MP_STATE,
+  KVM_USERSPACE_MEMORY_REGION,
+} from '../../src/abi/kvm/structs.ts';
 import { FALLOC_FL, MAP, MPOL, PROT } from '../../src/abi/system-call-flags.ts';
 import { UserFault } from '../../src/kernel/process/system-calls.ts';
 import { PAGE, type Quirks, type Session } from './session.ts';
@@ -11,7 +20,32 @@ export type Op =
   | { readonly op: 'vm' }
   | { readonly op: 'file'; readonly vm: number; readonly size: bigint; readonly flags: bigint }
   | { readonly op: 'dup'; readonly file: number }
-  | { readonly op: 'close'; readonly what: 'vm' | 'file'; readonly index: number }
+  | { readonly op: 'close'; readonly what: 'vm' | 'file' | 'vcpu'; readonly index: number }
+  | { readonly op: 'vcpu'; readonly vm: number; readonly id: bigint }
+  | { readonly op: 'irqchip'; readonly vm: number }
+  | {
+      readonly op: 'enableCap';
+      readonly vm: number;
+      readonly cap: number;
+      readonly value: bigint;
+      readonly flags: number;
+    }
+  | {
+      readonly op: 'attributes';
+      readonly vm: number;
+      readonly address: bigint;
+      readonly size: bigint;
+      readonly attributes: bigint;
+      readonly flags: bigint;
+    }
+  | { readonly op: 'mpState'; readonly vcpu: number; readonly state: number }
+  | { readonly op: 'mapVcpu'; readonly vcpu: number; readonly flags: number; readonly prot: number }
+  | {
+      readonly op: 'ioctl';
+      readonly on: 'kvm' | 'vm' | 'file' | 'vcpu';
+      readonly index: number;
+      readonly request: number;
+    }
   | { readonly op: 'fstat' | 'read' | 'pread' | 'pwrite'; readonly file: number }
   | { readonly op: 'ftruncate'; readonly file: number; readonly size: bigint }
   | {
@@ -44,6 +78,8 @@ export type Op =
       readonly file: number;
       readonly offset: bigint;
       readonly shift: number;
+      /** By KVM_SET_USER_MEMORY_REGION, which knows no files. */
+      readonly old: boolean;
     };
 
 /** Result of an op: an errno, 'signal', or what the call told. */
@@ -84,6 +120,30 @@ const MODES = [
 const { MMAP, INIT_SHARED } = GUEST_MEMFD_FLAG;
 const SHARED_FILE = MMAP | INIT_SHARED;
 
+/** Requests of one kind of file or of none, on whatever file; their argument is 1, which none of them takes. */
+const STRAY_REQUESTS = [
+  KVM.GET_API_VERSION,
+  KVM.GET_VCPU_MMAP_SIZE,
+  KVM.RUN,
+  KVM.GET_REGS,
+  KVM.SET_MEMORY_ATTRIBUTES2,
+  // KVM knows no such request; the last is of terminals.
+  0xaeff,
+  0x5401,
+];
+/** Runnable, those of an APIC but for the start-up IPI, which comes to something else, and others. */
+const MP_STATES = [0, 1, 2, 3, 9, 5, 10, 0xff];
+const CAPS: readonly (readonly [cap: number, value: bigint])[] = [
+  [KVM_CAP.SPLIT_IRQCHIP, 24n],
+  [KVM_CAP.SPLIT_IRQCHIP, 4096n],
+  [KVM_CAP.SPLIT_IRQCHIP, 4097n],
+  [KVM_CAP.EXIT_HYPERCALL, 1n << 12n],
+  [KVM_CAP.EXIT_HYPERCALL, 1n << 11n],
+  [KVM_CAP.MAX_VCPUS, 4n],
+  [KVM_CAP.GUEST_MEMFD, 1n],
+  [9999, 0n],
+];
+
 const op: fc.Arbitrary<Op> = fc.oneof(
   { weight: 1, arbitrary: fc.constant<Op>({ op: 'vm' }) },
   {
@@ -100,8 +160,68 @@ const op: fc.Arbitrary<Op> = fc.oneof(
     weight: 2,
     arbitrary: fc.record({
       op: fc.constant('close' as const),
-      what: fc.constantFrom('vm' as const, 'file' as const),
+      what: fc.constantFrom('vm' as const, 'file' as const, 'vcpu' as const),
       index: small,
+    }),
+  },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      op: fc.constant('vcpu' as const),
+      vm: small,
+      id: fc.oneof(
+        { weight: 6, arbitrary: fc.bigInt({ min: 0n, max: 3n }) },
+        { weight: 1, arbitrary: fc.constantFrom(4095n, 4096n, 1n << 31n, 1n << 32n, -1n, -(1n << 63n)) },
+      ),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ op: fc.constant('irqchip' as const), vm: small }) },
+  {
+    weight: 2,
+    arbitrary: fc
+      .record({
+        op: fc.constant('enableCap' as const),
+        vm: small,
+        pair: fc.constantFrom(...CAPS),
+        flags: fc.constantFrom(0, 0, 0, 1),
+      })
+      .map(({ pair: [cap, value], ...rest }) => ({ ...rest, cap, value })),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      op: fc.constant('attributes' as const),
+      vm: small,
+      address: offset,
+      size: offset,
+      attributes: fc.constantFrom(0n, 0n, 8n, 1n),
+      flags: fc.constantFrom(0n, 0n, 0n, 1n),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      op: fc.constant('mpState' as const),
+      vcpu: small,
+      state: fc.constantFrom(...MP_STATES),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      op: fc.constant('mapVcpu' as const),
+      vcpu: small,
+      flags: fc.constantFrom(MAP.SHARED, MAP.SHARED, MAP.PRIVATE, 0),
+      prot: fc.constantFrom(PROT.READ | PROT.WRITE, PROT.READ, PROT.READ | PROT.EXEC),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      op: fc.constant('ioctl' as const),
+      on: fc.constantFrom('kvm' as const, 'vm' as const, 'file' as const, 'vcpu' as const),
+      index: small,
+      request: fc.constantFrom(...STRAY_REQUESTS),
     }),
   },
   {
@@ -125,7 +245,7 @@ const op: fc.Arbitrary<Op> = fc.oneof(
       op: fc.constant('mmap' as const),
       file: small,
       flags: fc.constantFrom(MAP.SHARED, MAP.SHARED, MAP.SHARED, MAP.PRIVATE, 0),
-      prot: fc.constantFrom(PROT.READ | PROT.WRITE, PROT.READ | PROT.WRITE, PROT.READ),
+      prot: fc.constantFrom(PROT.READ | PROT.WRITE, PROT.READ | PROT.WRITE, PROT.READ, PROT.READ | PROT.EXEC),
       length: fc.constantFrom(0, 1, PAGE, 2 * PAGE, 3 * PAGE + 5, 6 * PAGE),
       offset: fc.oneof({ weight: 6, arbitrary: pages(4) }, { weight: 1, arbitrary: fc.constant(1n) }),
     }),
@@ -162,13 +282,14 @@ const op: fc.Arbitrary<Op> = fc.oneof(
       slot: fc.constantFrom(0, 1, 2, 3, 0, 1, 2, 3, 0xffff, 0x1_0000),
       flags: fc.oneof(
         { weight: 12, arbitrary: fc.constant(KVM_MEM.GUEST_MEMFD) },
-        { weight: 2, arbitrary: fc.constantFrom(0, 5, 6, 8) },
+        { weight: 6, arbitrary: fc.constantFrom(0, 0, 1, 2, 3, 5, 6, 8) },
       ),
       gpa: fc.oneof({ weight: 15, arbitrary: pages(6) }, { weight: 1, arbitrary: offset }),
       size: fc.oneof({ weight: 15, arbitrary: pages(4) }, { weight: 1, arbitrary: offset }),
       file: small,
       offset: fc.oneof({ weight: 15, arbitrary: pages(4) }, { weight: 1, arbitrary: offset }),
-      shift: fc.constantFrom(0, 0, 0, 0, 0, 1),
+      shift: fc.constantFrom(0, 0, 0, 0, 0, 1, PAGE),
+      old: fc.constantFrom(false, false, true),
     }),
   },
 );
@@ -186,6 +307,8 @@ export const program: fc.Arbitrary<readonly Op[]> = fc
 /** A descriptor that nothing has. */
 const CLOSED = -1;
 const ANONYMOUS_BYTES = 16 * PAGE;
+/** Pages of a vCPU's mapping that model and kernel both have: the kernel has a ring of coalesced MMIO behind. */
+const RUN_PAGES = 2;
 
 /** Runs programs and tells what came of each call. */
 export class Interpreter {
@@ -193,6 +316,7 @@ export class Interpreter {
   readonly #like: Quirks;
   readonly #vms: number[] = [];
   readonly #files: number[] = [];
+  readonly #vcpus: number[] = [];
   readonly #maps: { readonly at: number; readonly length: number }[] = [];
   #memory = 0;
 
@@ -241,12 +365,40 @@ export class Interpreter {
         this.#files.push(this.#s.opened(calls.dup(this.#file(each.file))));
         return 'ok';
       case 'close': {
-        const table = each.what === 'vm' ? this.#vms : this.#files;
+        const table = this.#descriptors[each.what];
         const index = each.index % table.length;
         const fd = table[index] ?? CLOSED;
         table[index] = CLOSED;
         await this.#s.close(fd);
         return 'ok';
+      }
+      case 'vcpu': {
+        const vm = pick(this.#vms, each.vm);
+        this.#vcpus.push(this.#s.opened(await calls.ioctl(vm, KVM.CREATE_VCPU, each.id)));
+        return 'ok';
+      }
+      case 'irqchip':
+        return `${await calls.ioctl(pick(this.#vms, each.vm), KVM.CREATE_IRQCHIP)}`;
+      case 'enableCap': {
+        const { cap, flags, value } = each;
+        const request = KVM_ENABLE_CAP.encode({ cap, flags, args: [value, 0n, 0n, 0n] });
+        return `${await calls.ioctl(pick(this.#vms, each.vm), KVM.ENABLE_CAP, request)}`;
+      }
+      case 'attributes': {
+        const { attributes, flags } = each;
+        const [address, size] = [BigInt.asUintN(64, each.address), BigInt.asUintN(64, each.size)];
+        const request = KVM_MEMORY_ATTRIBUTES.encode({ address, size, attributes, flags });
+        return `${await calls.ioctl(pick(this.#vms, each.vm), KVM.SET_MEMORY_ATTRIBUTES, request)}`;
+      }
+      case 'mpState': {
+        const request = KVM_MP_STATE.encode({ mp_state: each.state });
+        return `${await calls.ioctl(pick(this.#vcpus, each.vcpu), KVM.SET_MP_STATE, request)}`;
+      }
+      case 'mapVcpu':
+        return this.#map(pick(this.#vcpus, each.vcpu), each.flags, each.prot, RUN_PAGES * PAGE, 0n);
+      case 'ioctl': {
+        const fd = each.on === 'kvm' ? await this.#s.kvm() : pick(this.#descriptors[each.on], each.index);
+        return `${await calls.ioctl(fd, each.request, 1)}`;
       }
       case 'fstat': {
         const { sizeBytes, blockSizeBytes, links } = calls.fstat(this.#file(each.file));
@@ -265,7 +417,7 @@ export class Interpreter {
         await calls.fallocate(this.#file(each.file), each.mode, each.offset, each.length);
         return 'ok';
       case 'mmap':
-        return this.#map(each);
+        return this.#map(this.#file(each.file), each.flags, each.prot, each.length, each.offset);
       case 'munmap': {
         const [map] = this.#maps.splice(each.map % Math.max(1, this.#maps.length), 1);
         if (map !== undefined) await calls.munmap(map.at, map.length);
@@ -294,15 +446,19 @@ export class Interpreter {
     }
   }
 
-  async #map({ file, flags, prot, length, offset: at }: Op & { readonly op: 'mmap' }): Promise<Outcome> {
-    const fd = this.#file(file);
+  get #descriptors() {
+    return { vm: this.#vms, file: this.#files, vcpu: this.#vcpus };
+  }
+
+  async #map(fd: number, flags: number, prot: number, length: number, at: bigint): Promise<Outcome> {
     const start = await this.#s.calls.mmap({ lengthBytes: length, prot, flags, fd, offset: at });
     this.#maps.push({ at: start, length: Math.ceil(length / PAGE) * PAGE });
     return 'ok';
   }
 
   #region(region: Op & { readonly op: 'region' }): Promise<number> {
-    return this.#s.setRegion(pick(this.#vms, region.vm), {
+    const vm = pick(this.#vms, region.vm);
+    const request = {
       slot: region.slot,
       flags: region.flags,
       guest_phys_addr: BigInt.asUintN(64, region.gpa),
@@ -310,7 +466,10 @@ export class Interpreter {
       userspace_addr: BigInt(this.#memory + region.shift),
       guest_memfd: this.#file(region.file) >>> 0,
       guest_memfd_offset: BigInt.asUintN(64, region.offset),
-    });
+    };
+    if (!region.old) return this.#s.setRegion(vm, request);
+    const bytes = KVM_USERSPACE_MEMORY_REGION.encode(request);
+    return this.#s.calls.ioctl(vm, KVM.SET_USER_MEMORY_REGION, bytes);
   }
 
   #file(index: number): number {

@@ -140,6 +140,17 @@ describe('exits to user space', () => {
 });
 
 describe('KVM_RUN', () => {
+  it('shows user space nothing of the last port access when the guest reads a port', async () => {
+    const { session, runner } = await guest(function* (cpu) {
+      yield* cpu.out(0x60, 0x33);
+      yield* cpu.in(0x61);
+    });
+    expect(await runner.run()).toBe('IO');
+    expect(await session.task.load(runner.page + PAGE, 1)).toEqual(Uint8Array.of(0x33));
+    expect(await runner.run()).toBe('IO');
+    expect(await session.task.load(runner.page + PAGE, 1)).toEqual(Uint8Array.of(0));
+  });
+
   it('ends with EINTR for immediate_exit, after completing the last exit', async () => {
     let got = 0;
     const { session, runner } = await guest(function* (cpu) {

@@ -25,6 +25,8 @@ describe('user mappings of a guest_memfd', () => {
       errno: 'EINVAL',
       reason: { code: 'gmem-mmap-private' },
     });
+    const request = { fd: plain.fd, lengthBytes: PAGE, prot: PROT.READ | PROT.EXEC, flags: MAP.SHARED };
+    await expect(task.mmap(request)).rejects.toMatchObject({ errno: 'EPERM', reason: { code: 'no-exec' } });
     await end();
   });
 
