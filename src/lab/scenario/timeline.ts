@@ -46,8 +46,8 @@ export function timeline(
 
 function add(events: PlannedEvent[], event: EventSpec, at: number, name: string, chance: Chance): void {
   if (events.length >= MOST_EVENTS) return;
-  const draw = chance.next();
-  events.push({ ...event, at, name, draw: event.draw ?? draw } as PlannedEvent);
+  const own = chance.next();
+  events.push({ ...event, at, name, draw: event.draw ?? own } as PlannedEvent);
   if (event.do !== 'td-start' || event.stay === undefined) return;
   const stay = typeof event.stay === 'number' ? event.stay : draw(event.stay, chance);
   events.push({ do: 'td-stop', td: name, at: at + stay, name: `td-stop ${name}`, draw: chance.next() });

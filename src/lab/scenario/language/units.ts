@@ -61,3 +61,21 @@ export function formatDuration(ns: number): string {
   }
   return parts.slice(0, 2).join(' ');
 }
+
+/** A time as scenarios write it, nothing lost: `2h30m5ns`. @public */
+export function exactDuration(ns: number): string {
+  let rest = ns;
+  let text = '';
+  for (const [unit, size] of TIME_UNITS) {
+    const count = Math.floor(rest / size);
+    rest -= count * size;
+    if (count > 0) text += `${count}${unit}`;
+  }
+  return text === '' ? '0s' : text;
+}
+
+/** Bytes as scenarios write them, in the largest unit of which they are a whole number: `512MiB`. @public */
+export function exactSize(bytes: number): string {
+  const [unit, size] = [...SIZE_UNITS].findLast(([, each]) => bytes % each === 0) ?? ['KiB', KIB];
+  return `${bytes / size}${unit}`;
+}
