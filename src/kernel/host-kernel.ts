@@ -1,20 +1,21 @@
 /** The host kernel as far as TDX goes: what faces, KVM and the lab see of it. */
 import type { AddressRange } from '../abi/address.ts';
-import { KernelError } from '../abi/errno.ts';
+import { KernelError, type Reason } from '../abi/errno.ts';
 import type { Machine } from '../machine/machine.ts';
 import { PageAllocator } from './allocator.ts';
 import { Cpu, onlineCpus } from './cpu.ts';
 import type { Detection } from './detect.ts';
 import { Devices } from './devices.ts';
 import type { EnabledTdx } from './enable.ts';
-import { MemoryHotplug } from './hotplug.ts';
+import { MemoryHotplug, type OnlineZone } from './hotplug.ts';
+import { checkGoingOnline } from './hotplug-rules.ts';
 import { type KernelConfig, type KernelConfigHints, kernelConfig } from './kernel-config.ts';
 import type { KeyIdPool } from './keyid-pool.ts';
 import { LogRing } from './log.ts';
 import { type MemblockRegion, memblockFromFirmware } from './memblock.ts';
 import type { TdxMemoryBlock } from './memlist.ts';
 import { type MemoryBlock, memoryBlocks } from './memory-blocks.ts';
-import { checkGoingOnline, type MemoryNotifiers } from './memory-notifier.ts';
+import type { MemoryNotifiers } from './memory-notifier.ts';
 import { PageRefs } from './page-refs.ts';
 import { DEFAULT_POLICY, type KernelPolicy } from './policy/kernel-policy.ts';
 import { KNOBS } from './policy/knobs.ts';
@@ -62,6 +63,7 @@ export class HostKernel {
   readonly #offlineHooks: ((cpu: Cpu) => void)[] = [];
   #booted = false;
   #inodes = 0;
+  #stopped: Reason | null = null;
 
   constructor(machine: Machine, options: HostKernelOptions = {}) {
     this.machine = machine;
@@ -76,7 +78,11 @@ export class HostKernel {
     this.pageRefs = new PageRefs(machine, this.allocator);
     this.hotplug = new MemoryHotplug(memblock, this.allocator, this.log, () => ({
       memlist: this.memlist,
+      cmrs: this.sysinfo?.cmrs ?? null,
       policy: this.#policy.hotplug,
+      cmrRemoval: this.#policy.cmrRemoval,
+      plugged: machine.presentMemory,
+      stop: (why) => this.#stop(why),
     }));
     this.#tdx = new TdxEnabler(this);
     this.tdMemory = new TdMemory({
@@ -222,17 +228,27 @@ export class HostKernel {
     this.#offlineHooks.push(hook);
   }
 
+  /** dax/kmem binds a device's memory, which becomes System RAM, offline. Throws ENODEV, EBUSY, EINVAL, EPERM. */
+  async kmemAdd(range: AddressRange): Promise<void> {
+    await this.#memoryCall('kmem-add');
+    this.hotplug.kmemAdd(range);
+  }
+
+  /** dax/kmem lets go of memory that is offline. Throws EBUSY, EINVAL. */
+  async kmemRemove(range: AddressRange): Promise<void> {
+    await this.#memoryCall('kmem-remove');
+    this.hotplug.kmemRemove(range);
+  }
+
   /** Brings hot-added memory online. Throws EPERM where it is not TDX memory, EINVAL where it is not offline. */
-  async onlineMemory(range: AddressRange): Promise<void> {
-    await this.schedule?.('memory-online');
-    await this.#tdx.settled();
-    this.hotplug.goOnline(range);
+  async onlineMemory(range: AddressRange, zone?: OnlineZone): Promise<void> {
+    await this.#memoryCall('memory-online');
+    this.hotplug.goOnline(range, zone);
   }
 
   /** Takes memory offline. Throws EBUSY where pages in it cannot move. */
   async offlineMemory(range: AddressRange): Promise<void> {
-    await this.schedule?.('memory-offline');
-    await this.#tdx.settled();
+    await this.#memoryCall('memory-offline');
     this.hotplug.goOffline(range);
   }
 
@@ -242,21 +258,19 @@ export class HostKernel {
       zones: this.allocator.zones(),
       blocks: this.memoryBlocks(),
       usable: this.tdxMemory,
-      off: this.enabled === null ? this.#tdx.whyOff() : null,
+      off: this.#tdxOff(),
     });
   }
 
   /** The memory policy with which a TD is neither killed nor refused while TDX memory is free. */
   tdAdvice(): TdAdvice {
-    const off = this.enabled === null ? this.#tdx.whyOff() : null;
-    return tdAdvice(this.tdxCapability(), off, this.#policy.tdAllocation);
+    return tdAdvice(this.tdxCapability(), this.#tdxOff(), this.#policy.tdAllocation);
   }
 
   /** Memory blocks with their state and whether TDs can use them. */
   memoryBlocks(): readonly MemoryBlock[] {
-    const { memblock, offline, blockSize } = this.hotplug;
-    const off = this.enabled === null ? this.#tdx.whyOff() : null;
-    return memoryBlocks(memblock, offline, blockSize, this.tdxMemory, off);
+    const { hotplug } = this;
+    return memoryBlocks({ hotplug, zones: this.allocator.zones(), tdx: this.tdxMemory, off: this.#tdxOff() });
   }
 
   /** Number for a new inode. */
@@ -281,6 +295,7 @@ export class HostKernel {
       tdx: this.#tdx.save(),
       tdMemory: this.tdMemory.save(),
       booted: this.#booted,
+      stopped: this.#stopped,
     };
   }
 
@@ -295,6 +310,7 @@ export class HostKernel {
     this.hotplug.restore(saved.hotplug);
     this.#tdx.restore(saved.tdx);
     this.tdMemory.restore(saved.tdMemory);
+    this.#stopped = saved.stopped;
     if (saved.booted) this.#listen();
     if (saved.hotplug.notifiers > 0) this.memoryNotifiers.register(this.#notifier);
   }
@@ -303,6 +319,7 @@ export class HostKernel {
   #listen(): void {
     this.#booted = true;
     this.machine.onAcpiEvent((event) => {
+      if (this.#stopped !== null) return;
       // Memory waits for the end of an initialisation under way, which holds the memory hot-plug lock.
       if (event.type === 'cpu-add') this.#cpuAdded(new Cpu(event.lp));
       else if (!this.isEnabling) this.hotplug.handle(event);
@@ -312,6 +329,34 @@ export class HostKernel {
 
   readonly #notifier = (range: AddressRange): void =>
     checkGoingOnline(range, this.memlist, this.#policy.hotplug);
+
+  /** Why the kernel stopped, such as by BUG or for another kernel; null while it runs. */
+  get stopped(): Reason | null {
+    return this.#stopped;
+  }
+
+  /** Memory calls wait for an initialisation under way, which holds the memory hot-plug lock. */
+  async #memoryCall(point: string): Promise<void> {
+    this.#checkRuns();
+    await this.schedule?.(point);
+    await this.#tdx.settled();
+  }
+
+  /** Throws EIO once the kernel has stopped. */
+  #checkRuns(): void {
+    if (this.#stopped === null) return;
+    const why = this.#stopped;
+    throw new KernelError('EIO', 'kernel-stopped', `the kernel has stopped: ${why.text}`, { why });
+  }
+
+  #stop(why: Reason): void {
+    this.#stopped ??= why;
+    this.log.err(`kernel stopped: ${why.text}`, 'kernel-stopped');
+  }
+
+  #tdxOff(): Reason | null {
+    return this.enabled === null ? this.#tdx.whyOff() : null;
+  }
 
   #enablesAtBoot(): boolean {
     const { enable, optedIn } = this.#policy;

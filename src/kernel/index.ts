@@ -8,6 +8,7 @@ export type { EnabledTdx } from './enable.ts';
 export * from './fragment.ts';
 export * from './host-kernel.ts';
 export * from './hotplug.ts';
+export { checkGoingOnline } from './hotplug-rules.ts';
 export * from './kernel-config.ts';
 export * from './keyid-pool.ts';
 export * from './log.ts';

@@ -3,11 +3,16 @@ import { type AddressRange, alignDown, alignUp, MIB, overlaps, PAGE_4K } from '.
 import { subtract } from '../abi/ranges.ts';
 import type { E820Entry, SratEntry } from '../machine/description.ts';
 
-/** A run of memory of one node and kind, in whole pages. @public */
+/** How memory came after boot: `acpi` hot-plugged, `kmem` bound by dax/kmem, which manages it. @public */
+export type MemorySource = 'acpi' | 'kmem';
+
+/** A run of memory of one node, kind and source, in whole pages. @public */
 export interface MemblockRegion extends AddressRange {
   readonly node: number;
   /** Only `ram` goes to the page allocator. */
   readonly kind: 'ram' | 'legacy-pmem';
+  /** Absent for memory of the firmware's map. */
+  readonly source?: MemorySource;
 }
 
 /** Memory the SRAT may leave uncovered before the kernel distrusts it and takes everything for node 0. */
@@ -38,7 +43,19 @@ export function memblockFromFirmware(
   ]);
 }
 
-/** Regions ascending, with adjacent ones of the same node and kind made one. @public */
+/** `regions` less `range`. @internal */
+export function without<T extends AddressRange>(regions: readonly T[], range: AddressRange): readonly T[] {
+  return regions.flatMap((region) =>
+    overlaps(region, range)
+      ? [
+          { ...region, end: Math.min(region.end, range.start) },
+          { ...region, start: Math.max(region.start, range.end) },
+        ].filter((piece) => piece.start < piece.end)
+      : [region],
+  );
+}
+
+/** Regions ascending, with adjacent ones of the same node, kind and source made one. @public */
 export function mergeMemblock(regions: readonly MemblockRegion[]): readonly MemblockRegion[] {
   const merged: MemblockRegion[] = [];
   for (const region of [...regions].sort((a, b) => a.start - b.start)) {
@@ -47,7 +64,8 @@ export function mergeMemblock(regions: readonly MemblockRegion[]): readonly Memb
       last !== undefined &&
       last.end === region.start &&
       last.node === region.node &&
-      last.kind === region.kind
+      last.kind === region.kind &&
+      last.source === region.source
     ) {
       merged[merged.length - 1] = { ...last, end: region.end };
     } else merged.push(region);

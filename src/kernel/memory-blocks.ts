@@ -1,18 +1,26 @@
 /** Memory blocks, the unit in which memory goes online and offline, and how much of each is TDX memory. */
-import { type AddressRange, alignDown, formatRange, GIB, MIB, PAGE_4K } from '../abi/address.ts';
+import { type AddressRange, alignDown, formatRange, GIB, MIB, overlaps, PAGE_4K } from '../abi/address.ts';
 import type { Reason } from '../abi/errno.ts';
 import { intersect, subtract } from '../abi/ranges.ts';
-import type { MemblockRegion } from './memblock.ts';
+import type { ZoneAccount } from './allocator.ts';
+import type { MemoryHotplug } from './hotplug.ts';
 import type { TdxMemoryBlock } from './memlist.ts';
 import type { Tdmr } from './tdmr.ts';
+import type { ZoneName } from './zone.ts';
+
+/** @public */
+export type MemoryBlockState = 'present' | 'online' | 'offline' | 'removed';
 
 /** @public */
 export interface MemoryBlock extends AddressRange {
   /** Number in `/sys/devices/system/memory/memoryN`. */
   readonly index: number;
   readonly node: number;
-  readonly state: 'online' | 'offline';
-  /** System RAM in the block. */
+  /** `present`: it is there and no System RAM, a device's or refused; `removed`: it was, and is no longer there. */
+  readonly state: MemoryBlockState;
+  /** Zones that have memory of it, in the order of allocation; none while it is not online. */
+  readonly zones: readonly ZoneName[];
+  /** Memory in the block: System RAM, or what could become it. */
   readonly presentBytes: number;
   /** Of it, memory TDs can use. */
   readonly tdxBytes: number;
@@ -44,43 +52,84 @@ export function usableMemory(
   });
 }
 
-/**
- * Every block that has System RAM. `tdx` is the memory TDs can use; while TDX is not initialised no block is
- * capable, and `tdxOff` says why.
- * @public
- */
-export function memoryBlocks(
-  memblock: readonly MemblockRegion[],
-  offline: readonly MemblockRegion[],
-  blockSize: number,
-  tdx: readonly AddressRange[],
-  tdxOff: Reason | null,
-): readonly MemoryBlock[] {
-  const online = memblock.filter(({ kind }) => kind === 'ram');
-  const ram = [...online, ...offline];
-  const presentBytes = bytesPerBlock(ram, blockSize);
-  const above1M = ram.map(({ start, end }) => ({ start: Math.max(start, MIB), end }));
+/** What blocks are made of. @internal */
+export interface MemoryBlockFacts {
+  readonly hotplug: Pick<
+    MemoryHotplug,
+    'memblock' | 'offline' | 'removed' | 'idle' | 'refused' | 'blockSize'
+  >;
+  readonly zones: readonly ZoneAccount[];
+  /** Memory TDs can use. */
+  readonly tdx: readonly AddressRange[];
+  /** Why TDX is off; null when it is on. */
+  readonly off: Reason | null;
+}
+
+/** Every block that has memory, or had it; while TDX is off no block is capable, and `off` says why. @internal */
+export function memoryBlocks({ hotplug, zones, tdx, off }: MemoryBlockFacts): readonly MemoryBlock[] {
+  const { blockSize, refused } = hotplug;
+  const sources: readonly (readonly [MemoryBlockState, readonly Located[]])[] = [
+    ['online', hotplug.memblock.filter(({ kind }) => kind === 'ram')],
+    ['offline', hotplug.offline],
+    ['present', hotplug.idle],
+    ['removed', hotplug.removed],
+  ];
+  const there = sources.flatMap(([state, regions]) => (state === 'removed' ? [] : regions));
+  const presentBytes = bytesPerBlock(there, blockSize);
+  const above1M = there.map(({ start, end }) => ({ start: Math.max(start, MIB), end }));
   const countableBytes = bytesPerBlock(above1M, blockSize);
-  const tdxBytes = bytesPerBlock(intersect(tdx, ram), blockSize);
+  const tdxBytes = bytesPerBlock(intersect(tdx, there), blockSize);
+  const zoneNames = zonesPerBlock(zones, blockSize);
   const blocks = new Map<number, MemoryBlock>();
-  for (const region of ram) {
-    for (const start of bytesPerBlock([region], blockSize).keys()) {
-      if (blocks.has(start)) continue;
-      const block = { start, end: start + blockSize };
-      const why = tdxOff ?? whyNot(block, tdxBytes.get(start) ?? 0, countableBytes.get(start) ?? 0);
-      blocks.set(start, {
-        ...block,
-        index: start / blockSize,
-        node: region.node,
-        state: online.includes(region) ? 'online' : 'offline',
-        presentBytes: presentBytes.get(start)!,
-        tdxBytes: tdxBytes.get(start) ?? 0,
-        tdxCapable: why === null,
-        why,
-      });
+  for (const [state, regions] of sources) {
+    for (const region of regions) {
+      for (const start of bytesPerBlock([region], blockSize).keys()) {
+        if (blocks.has(start)) continue;
+        const block = { start, end: start + blockSize };
+        const usable = tdxBytes.get(start) ?? 0;
+        const refusal = refused.find(({ range }) => overlaps(range, block))?.why;
+        const why =
+          state === 'removed'
+            ? {
+                code: 'memory-removed',
+                text: `memory block ${formatRange(block)} is no longer there`,
+                data: {},
+              }
+            : (refusal ?? off ?? whyNot(block, usable, countableBytes.get(start) ?? 0));
+        blocks.set(start, {
+          ...block,
+          index: start / blockSize,
+          node: region.node,
+          state,
+          zones: zoneNames.get(start) ?? [],
+          presentBytes: presentBytes.get(start) ?? 0,
+          tdxBytes: usable,
+          tdxCapable: why === null,
+          why,
+        });
+      }
     }
   }
   return [...blocks.values()].sort((a, b) => a.index - b.index);
+}
+
+type Located = AddressRange & { readonly node: number };
+
+function zonesPerBlock(
+  zones: readonly ZoneAccount[],
+  blockSize: number,
+): ReadonlyMap<number, readonly ZoneName[]> {
+  const names = new Map<number, ZoneName[]>();
+  for (const { name, present } of zones) {
+    const ranges = present.map(({ startPfn, endPfn }) => ({
+      start: startPfn * PAGE_4K,
+      end: endPfn * PAGE_4K,
+    }));
+    for (const start of bytesPerBlock(ranges, blockSize).keys()) {
+      names.set(start, [...(names.get(start) ?? []), name]);
+    }
+  }
+  return names;
 }
 
 function whyNot(block: AddressRange, tdxBytes: number, countableBytes: number): Reason | null {

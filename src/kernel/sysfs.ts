@@ -166,9 +166,10 @@ function memoryFiles(kernel: HostKernel): SysfsDirectory {
   const blocks = directory(
     kernel.memoryBlocks(),
     (block) => `memory${block.index}`,
-    ({ state, node, presentBytes, tdxBytes, tdxCapable, why }) => ({
+    ({ state, node, zones, presentBytes, tdxBytes, tdxCapable, why }) => ({
       state: file(() => state),
       node: file(() => node),
+      zones: file(() => zones.join(' ')),
       present_bytes: file(() => presentBytes),
       tdx_capable: file(() => (tdxCapable ? 1 : 0)),
       tdx_capable_bytes: file(() => tdxBytes),
