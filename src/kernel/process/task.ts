@@ -23,8 +23,7 @@ import { copyIn, copyOut, loadUser, storeUser } from './user-access.ts';
 /** @public */
 export class Task implements SystemCalls {
   readonly process: Process;
-  /** Number of the processor the thread runs on; assigning is sched_setaffinity. */
-  cpu: number;
+  #cpu: number;
   #calls = 0;
   readonly #whenIdle: (() => void)[] = [];
   #signalled = false;
@@ -32,11 +31,25 @@ export class Task implements SystemCalls {
 
   constructor(process: Process, cpu: number) {
     this.process = process;
-    this.cpu = cpu;
+    this.#cpu = cpu;
   }
 
   get kernel(): HostKernel {
     return this.process.kernel;
+  }
+
+  /** Number of the processor the thread runs on. One that goes offline is left for another. */
+  get cpu(): number {
+    const { cpus } = this.kernel;
+    if (cpus[this.#cpu]?.online === false) {
+      this.#cpu = cpus.find(({ online }) => online)?.index ?? this.#cpu;
+    }
+    return this.#cpu;
+  }
+
+  /** sched_setaffinity. */
+  set cpu(cpu: number) {
+    this.#cpu = cpu;
   }
 
   /** The processor the thread runs on. */

@@ -4,7 +4,6 @@ import { KVM_CPUID_ENTRY2, KVM_CPUID2, KVM_MAX_CPUID_ENTRIES } from '../../../ab
 import { KVM_TDX, KVM_TDX_CAPABILITIES, KVM_TDX_CMD, KVM_TDX_INIT_VM } from '../../../abi/kvm/tdx.ts';
 import { TDH } from '../../../abi/leaves.ts';
 import { STATUS } from '../../../abi/status-codes.ts';
-import type { Cpu } from '../../../kernel/cpu.ts';
 import type { UserArg } from '../../../kernel/process/system-calls.ts';
 import type { Task } from '../../../kernel/process/task.ts';
 import { encodeCapabilities } from './capabilities.ts';
@@ -22,8 +21,7 @@ export const KVM_TDX_TERMINATE_VM = 6;
 /** @internal */
 export async function vmCommand(backend: TdxBackend, task: Task, arg: UserArg): Promise<number> {
   const command = await readCommand(task, arg);
-  const cpu = task.kernel.cpus[task.cpu]!;
-  if (command.id === KVM_TDX.CAPABILITIES) return capabilities(backend, task, command, cpu);
+  if (command.id === KVM_TDX.CAPABILITIES) return capabilities(backend, task, command);
   await withVmState(backend.td.vm, async () => {
     const run = COMMANDS.get(command.id);
     const isOffered = command.id !== KVM_TDX_TERMINATE_VM || backend.td.host.options.terminateVm;
@@ -31,7 +29,7 @@ export async function vmCommand(backend: TdxBackend, task: Task, arg: UserArg): 
       throw invalid('tdx-command', `there is no TDX command ${command.id} for a VM`, { id: command.id });
     }
     try {
-      await run(backend, task, command, cpu);
+      await run(backend, task, command);
     } finally {
       await task.copyOut(arg, KVM_TDX_CMD.encode(command));
     }
@@ -39,7 +37,7 @@ export async function vmCommand(backend: TdxBackend, task: Task, arg: UserArg): 
   return 0;
 }
 
-type VmCommand = (backend: TdxBackend, task: Task, command: TdxCommand, cpu: Cpu) => Promise<void>;
+type VmCommand = (backend: TdxBackend, task: Task, command: TdxCommand) => Promise<void>;
 
 const COMMANDS: ReadonlyMap<number, VmCommand> = new Map([
   [KVM_TDX.INIT_VM, initVm],
@@ -52,7 +50,6 @@ async function capabilities(
   { td: { host } }: TdxBackend,
   task: Task,
   { flags, data }: TdxCommand,
-  { lp }: Cpu,
 ): Promise<number> {
   if (flags !== 0) throw invalid('tdx-flags', 'KVM_TDX_CAPABILITIES takes no flags', { flags });
   const { offsets } = KVM_TDX_CAPABILITIES;
@@ -64,16 +61,18 @@ async function capabilities(
       needed,
     });
   }
-  await task.copyOut(data, encodeCapabilities(host.sysinfo, lp));
+  await task.copyOut(data, encodeCapabilities(host.sysinfo, task.lp));
   return 0;
 }
 
-async function initVm(backend: TdxBackend, task: Task, command: TdxCommand, cpu: Cpu): Promise<void> {
+async function initVm(backend: TdxBackend, task: Task, command: TdxCommand): Promise<void> {
   const { td } = backend;
   if (td.state !== 'uninitialized') throw invalid('td-exists', 'KVM_TDX_INIT_VM has been done');
   if (command.flags !== 0)
     throw invalid('tdx-flags', 'KVM_TDX_INIT_VM takes no flags', { flags: command.flags });
   const request = await readInitVm(task, command.data);
+  // Where the thread is now: it may have slept for locks and for the request.
+  const cpu = task.kernel.cpus[task.cpu]!;
   const setup = setUpTd(td.vm, td.host, cpu.lp, request);
   try {
     await createTd(td, cpu, setup.params);
@@ -111,11 +110,11 @@ async function readInitVm(task: Task, data: bigint): Promise<Uint8Array> {
   return bytes;
 }
 
-async function finalizeVm({ td }: TdxBackend, _task: Task, command: TdxCommand, cpu: Cpu): Promise<void> {
+async function finalizeVm({ td }: TdxBackend, task: Task, command: TdxCommand): Promise<void> {
   if (!td.hasKeyId || td.state === 'runnable') {
     throw invalid('td-not-being-built', `the TD is ${td.state}; only one being built can be finalised`);
   }
-  const status = tdCall(cpu, TDH.mrFinalize, td.tdr);
+  const status = tdCall(task.kernel.cpus[task.cpu]!, TDH.mrFinalize, td.tdr);
   command.hw_error = status;
   if (isBusy(status)) throw new KernelError('EBUSY', 'td-busy', 'the module is busy with the TD; try again');
   if (status !== STATUS.TDX_SUCCESS) throw bugOn(td.vm, TDH.mrFinalize, status);
