@@ -36,6 +36,8 @@ async function readMeanwhile(
   await vm.task.store(slot.userAddress, filled(2 * PAGE, MEMORY));
   const seen = new Set<number>();
   vm.script(function* (cpu) {
+    // From here on there is a mapping, which must go with the slot.
+    yield* cpu.read(GPA, 8);
     yield* say(cpu, 1);
     for (let i = 0; i < READS; i++) for (const byte of yield* cpu.read(GPA, 8)) seen.add(byte);
     yield* say(cpu, 2);
