@@ -15,6 +15,7 @@ export class TdxCpuState {
   readonly #log: LogRing;
   /** CPUs whose VMX reference is ours; null while the state is not registered. */
   #up: Set<Cpu> | null = null;
+  #isAsleep = false;
   /** Outcome of TDH.SYS.INIT, which is called once whatever it answers; undefined before. */
   #globalInit: 'done' | KernelError | undefined;
 
@@ -28,9 +29,24 @@ export class TdxCpuState {
     for (const cpu of onlineCpus(cpus)) this.online(cpu);
   }
 
+  /** Every CPU leaves VMX operation until `resume`. Throws EBUSY when they have. */
+  suspend(): void {
+    if (this.#isAsleep) throw new KernelError('EBUSY', 'asleep', 'the host is asleep already');
+    for (const cpu of this.#up ?? []) putVmx(cpu);
+    this.#isAsleep = true;
+  }
+
+  /** Every CPU that was in VMX operation enters it again. Throws EINVAL when none had left it. */
+  resume(): void {
+    if (!this.#isAsleep) throw new KernelError('EINVAL', 'awake', 'the host is not asleep');
+    for (const cpu of this.#up ?? []) getVmx(cpu);
+    this.#isAsleep = false;
+  }
+
   /** Removes the state: every CPU leaves it, whatever depends on it. */
   unregister(): void {
-    for (const cpu of this.#up ?? []) putVmx(cpu);
+    if (!this.#isAsleep) for (const cpu of this.#up ?? []) putVmx(cpu);
+    this.#isAsleep = false;
     this.#up = null;
   }
 
@@ -76,12 +92,14 @@ export class TdxCpuState {
     const init = this.#globalInit;
     return {
       up: this.#up === null ? null : [...this.#up].map((cpu) => cpu.index),
+      isAsleep: this.#isAsleep,
       globalInit: init instanceof KernelError ? { errno: init.errno, reason: init.reason } : init,
     };
   }
 
   /** Goes on from what `save` gave. */
-  restore({ up, globalInit }: ReturnType<TdxCpuState['save']>, cpus: readonly Cpu[]): void {
+  restore({ up, isAsleep, globalInit }: ReturnType<TdxCpuState['save']>, cpus: readonly Cpu[]): void {
+    this.#isAsleep = isAsleep;
     this.#up = up === null ? null : new Set(up.map((index) => cpus[index]!));
     if (globalInit === undefined || globalInit === 'done') this.#globalInit = globalInit;
     else {

@@ -3,7 +3,9 @@ import type { AddressRange } from '../abi/address.ts';
 import { KernelError, type Reason } from '../abi/errno.ts';
 import type { Machine } from '../machine/machine.ts';
 import { PageAllocator } from './allocator.ts';
-import { Cpu, onlineCpus } from './cpu.ts';
+import { Balloon } from './balloon.ts';
+import { Cpu } from './cpu.ts';
+import { CpuCalls } from './cpu-calls.ts';
 import type { Detection } from './detect.ts';
 import { Devices } from './devices.ts';
 import type { EnabledTdx } from './enable.ts';
@@ -15,10 +17,13 @@ import { LogRing } from './log.ts';
 import { type MemblockRegion, memblockFromFirmware } from './memblock.ts';
 import type { TdxMemoryBlock } from './memlist.ts';
 import { type MemoryBlock, memoryBlocks } from './memory-blocks.ts';
+import { type MemoryFailure, type MemoryUser, memoryFailure } from './memory-failure.ts';
 import type { MemoryNotifiers } from './memory-notifier.ts';
+import { type ModuleImageFile, updateModule } from './module-update.ts';
 import { PageRefs } from './page-refs.ts';
 import { DEFAULT_POLICY, type KernelPolicy } from './policy/kernel-policy.ts';
 import { KNOBS } from './policy/knobs.ts';
+import { type KexecOutcome, kexec, type SleepState, suspend } from './power.ts';
 import type { FileObject } from './process/file-object.ts';
 import { ObjectCounts } from './process/object-counts.ts';
 import type { SchedulingPoint } from './scheduling.ts';
@@ -54,13 +59,16 @@ export class HostKernel {
   readonly pageRefs: PageRefs;
   /** Where pages that go to the module come from. */
   readonly tdMemory: TdMemory;
+  /** Who is asked whether they have memory that fails. */
+  readonly memoryUsers = new Set<MemoryUser>();
+  readonly balloon: Balloon;
   /** What memfd_create with MFD_INACCESSIBLE makes; null where the kernel does not have it. */
   inaccessibleMemfd: ((name: string, flags: number) => FileObject) | null = null;
   /** The lab's scheduler, called at every scheduling point. */
   schedule: SchedulingPoint | null = null;
   #policy: KernelPolicy;
   readonly #tdx: TdxEnabler;
-  readonly #offlineHooks: ((cpu: Cpu) => void)[] = [];
+  readonly #cpuCalls: CpuCalls;
   #booted = false;
   #inodes = 0;
   #stopped: Reason | null = null;
@@ -76,6 +84,7 @@ export class HostKernel {
     const memblock = memblockFromFirmware(e820, srat);
     this.allocator = new PageAllocator(memblock);
     this.pageRefs = new PageRefs(machine, this.allocator);
+    this.balloon = new Balloon(this.allocator);
     this.hotplug = new MemoryHotplug(memblock, this.allocator, this.log, () => ({
       memlist: this.memlist,
       cmrs: this.sysinfo?.cmrs ?? null,
@@ -85,6 +94,7 @@ export class HostKernel {
       stop: (why) => this.#stop(why),
     }));
     this.#tdx = new TdxEnabler(this);
+    this.#cpuCalls = new CpuCalls(this, this.#tdx);
     this.tdMemory = new TdMemory({
       allocator: this.allocator,
       clock: machine.clock,
@@ -206,26 +216,54 @@ export class HostKernel {
   /** Brings a CPU up. Throws EINVAL for one that is online or absent, or what TDX's online callback throws. */
   async cpuOnline(index: number): Promise<void> {
     await this.schedule?.('cpu-online');
-    const cpu = this.#cpu(index, false);
-    this.#tdx.cpuState.online(cpu);
-    cpu.online = true;
+    this.#cpuCalls.online(index);
   }
 
   /** Takes a CPU down. Throws EINVAL for one that is offline or absent, EBUSY where TDX or the kernel needs it. */
   async cpuOffline(index: number): Promise<void> {
     await this.schedule?.('cpu-offline');
-    const cpu = this.#cpu(index, true);
-    if (onlineCpus(this.cpus).length === 1) {
-      throw new KernelError('EBUSY', 'last-cpu', `CPU ${index} is the last one online`, { cpu: index });
-    }
-    for (const hook of this.#offlineHooks) hook(cpu);
-    this.#tdx.cpuState.offline(cpu, this.cpus, this.keyIds);
-    cpu.online = false;
+    this.#cpuCalls.offline(index);
+  }
+
+  /**
+   * Starts another kernel, or after a crash the one set aside for it: this one stops. Throws EPERM where the policy
+   * refuses that; `KexecOutcome` says what the next one finds.
+   */
+  kexec(options: { readonly crash?: boolean } = {}): KexecOutcome {
+    this.#checkRuns();
+    const outcome = kexec(this, this.#tdx, options.crash ?? false);
+    this.#tdx.lost(outcome.why);
+    this.#stop({ code: 'kexec', text: 'another kernel was started', data: { outcome } });
+    return outcome;
+  }
+
+  /** Puts the host to sleep. Throws EOPNOTSUPP, EPERM with the reason, EBUSY when it is asleep. */
+  suspend(sleep: SleepState): void {
+    this.#checkRuns();
+    suspend(this, this.#tdx, sleep);
+  }
+
+  /** Wakes it from `s2idle`. Throws EINVAL when it is not asleep. */
+  resume(): void {
+    this.#checkRuns();
+    this.#tdx.cpuState.resume();
+  }
+
+  /** Replaces the module while TDs live. Throws ENODEV, EINVAL, EBUSY, ENOMEM, EIO. */
+  async updateModule(image: ModuleImageFile): Promise<void> {
+    await this.#memoryCall('module-update');
+    updateModule(this, this.#tdx, image);
+  }
+
+  /** The machine reports that memory at `address` has failed. */
+  async memoryFailure(address: number): Promise<MemoryFailure> {
+    this.#checkRuns();
+    return memoryFailure(this, this.memoryUsers, address);
   }
 
   /** Has `hook` called when a CPU is about to go offline, before TDX is asked: KVM takes its vCPUs off it then. */
   onCpuOffline(hook: (cpu: Cpu) => void): void {
-    this.#offlineHooks.push(hook);
+    this.#cpuCalls.onOffline(hook);
   }
 
   /** dax/kmem binds a device's memory, which becomes System RAM, offline. Throws ENODEV, EBUSY, EINVAL, EPERM. */
@@ -290,6 +328,7 @@ export class HostKernel {
       log: this.log.save(),
       cpus: this.cpus.map((cpu) => cpu.save()),
       allocator: this.allocator.save(),
+      balloon: this.balloon.save(),
       hotplug: this.hotplug.save(),
       policy: this.#policy,
       tdx: this.#tdx.save(),
@@ -307,6 +346,7 @@ export class HostKernel {
       this.cpus[index]!.restore(cpu);
     });
     this.allocator.restore(saved.allocator);
+    this.balloon.restore(saved.balloon);
     this.hotplug.restore(saved.hotplug);
     this.#tdx.restore(saved.tdx);
     this.tdMemory.restore(saved.tdMemory);
@@ -321,7 +361,7 @@ export class HostKernel {
     this.machine.onAcpiEvent((event) => {
       if (this.#stopped !== null) return;
       // Memory waits for the end of an initialisation under way, which holds the memory hot-plug lock.
-      if (event.type === 'cpu-add') this.#cpuAdded(new Cpu(event.lp));
+      if (event.type === 'cpu-add') this.#cpuCalls.added(event.lp);
       else if (!this.isEnabling) this.hotplug.handle(event);
       else void this.#tdx.settled().then(() => this.hotplug.handle(event));
     });
@@ -361,18 +401,5 @@ export class HostKernel {
   #enablesAtBoot(): boolean {
     const { enable, optedIn } = this.#policy;
     return enable === 'boot' || enable === 'primed' || (enable === 'opt-in' && optedIn);
-  }
-
-  #cpuAdded(cpu: Cpu): void {
-    prepareVmx(cpu, this.allocator);
-    this.cpus.push(cpu);
-    this.log.info(`CPU ${cpu.index} hot-added, offline`, 'cpu-add');
-  }
-
-  #cpu(index: number, online: boolean): Cpu {
-    const cpu = this.cpus[index];
-    if (cpu?.online === online) return cpu;
-    const state = cpu === undefined ? 'not there' : cpu.online ? 'online already' : 'offline already';
-    throw new KernelError('EINVAL', 'cpu-state', `CPU ${index} is ${state}`, { cpu: index });
   }
 }

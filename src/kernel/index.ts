@@ -1,5 +1,6 @@
 /** The host kernel: its TDX support, processes and their system calls. */
 export * from './allocator.ts';
+export { Balloon } from './balloon.ts';
 export * from './cpu.ts';
 export * from './detect.ts';
 export * from './devices.ts';
@@ -15,12 +16,15 @@ export * from './log.ts';
 export * from './memblock.ts';
 export * from './memlist.ts';
 export * from './memory-blocks.ts';
+export type { MemoryFailure, MemoryUser } from './memory-failure.ts';
 export * from './memory-notifier.ts';
+export type { ModuleImageFile } from './module-update.ts';
 export * from './page-refs.ts';
 export * from './pamt-alloc.ts';
 export * from './policy/kernel-policy.ts';
 export * from './policy/knob.ts';
 export * from './policy/knobs.ts';
+export type { KexecOutcome, SleepState } from './power.ts';
 export { AddressSpace, type MmuNotifier, USER_END } from './process/address-space.ts';
 export { DmaDevice, loadDmaDevice } from './process/dma-device.ts';
 export { unknownRequest } from './process/file-calls.ts';

@@ -43,7 +43,7 @@ export function memblockFromFirmware(
   ]);
 }
 
-/** `regions` less `range`. @internal */
+/** `regions` less `range`. @public */
 export function without<T extends AddressRange>(regions: readonly T[], range: AddressRange): readonly T[] {
   return regions.flatMap((region) =>
     overlaps(region, range)
@@ -79,7 +79,7 @@ function wholePages(ranges: readonly AddressRange[]): AddressRange[] {
     .filter(({ start, end }) => start < end);
 }
 
-/** `ranges` in whole pages, cut at the borders of nodes; what the SRAT does not cover is on node 0. @internal */
+/** `ranges` in whole pages, cut at the borders of nodes; what the SRAT does not cover is on node 0. @public */
 export function assignNodes(
   ranges: readonly AddressRange[],
   srat: readonly SratEntry[],

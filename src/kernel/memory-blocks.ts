@@ -52,7 +52,7 @@ export function usableMemory(
   });
 }
 
-/** What blocks are made of. @internal */
+/** What blocks are made of. @public */
 export interface MemoryBlockFacts {
   readonly hotplug: Pick<
     MemoryHotplug,
@@ -65,7 +65,7 @@ export interface MemoryBlockFacts {
   readonly off: Reason | null;
 }
 
-/** Every block that has memory, or had it; while TDX is off no block is capable, and `off` says why. @internal */
+/** Every block that has memory, or had it; while TDX is off no block is capable, and `off` says why. @public */
 export function memoryBlocks({ hotplug, zones, tdx, off }: MemoryBlockFacts): readonly MemoryBlock[] {
   const { blockSize, refused } = hotplug;
   const sources: readonly (readonly [MemoryBlockState, readonly Located[]])[] = [

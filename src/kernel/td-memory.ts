@@ -23,7 +23,7 @@ export interface TdPageRequest {
   readonly isStrict?: boolean;
 }
 
-/** What TD allocations look at. @internal */
+/** What TD allocations look at. @public */
 export interface TdMemoryContext {
   readonly allocator: PageAllocator;
   readonly clock: VirtualClock;

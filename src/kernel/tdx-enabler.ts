@@ -114,11 +114,6 @@ export class TdxEnabler {
     this.#gone = why;
   }
 
-  /** The module was replaced by another release at run time. */
-  updated(sysinfo: TdxSysinfo): void {
-    this.sysinfo = sysinfo;
-  }
-
   /** Why TDX is not initialised. */
   whyOff(): Reason {
     const failed = this.stages.failed?.reason ?? this.#gone;

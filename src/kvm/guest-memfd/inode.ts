@@ -57,6 +57,7 @@ export class GuestMemfdInode {
     this.pages = pages;
     this.flags = flags;
     kernel.openObjects.add('guest_memfd-inode');
+    kernel.memoryUsers.add(this);
     this.life = new FileLife(technology, () => this.mapping.countMapped(0, pages));
   }
 
@@ -162,7 +163,10 @@ export class GuestMemfdInode {
     );
   }
 
-  /** Does `work` while no guest of any VM maps pages [start, end). Caller holds the invalidate lock. */
+  /**
+   * Does `work` while no guest of any VM maps pages [start, end). Throws what a VM throws that cannot let go of a part of a
+   * large page. Caller holds the invalidate lock.
+   */
   async invalidating(
     start: number,
     end: number,
@@ -171,14 +175,18 @@ export class GuestMemfdInode {
     work: () => void | Promise<void>,
   ): Promise<void> {
     const ranges = [...this.files].flatMap((file) => file.guestRanges(start, end));
-    for (const { user, slot, startGfn, endGfn } of ranges) {
-      await user.invalidateStart(slot, startGfn, endGfn, what, why);
-    }
+    let begun = 0;
     try {
+      for (const { user, slot, startGfn, endGfn } of ranges) {
+        begun++;
+        await user.invalidateStart(slot, startGfn, endGfn, what, why);
+      }
       if (this.kernel.schedule !== null) await this.kernel.schedule('gmem-invalidate');
       await work();
     } finally {
-      for (const { user, slot, startGfn, endGfn } of ranges) user.invalidateEnd(slot, startGfn, endGfn);
+      for (const { user, slot, startGfn, endGfn } of ranges.slice(0, begun)) {
+        user.invalidateEnd(slot, startGfn, endGfn);
+      }
     }
   }
 
@@ -231,6 +239,7 @@ export class GuestMemfdInode {
     await this.truncate(0, this.pages);
     this.life.advance('dead');
     this.kernel.openObjects.remove('guest_memfd-inode');
+    this.kernel.memoryUsers.delete(this);
   }
 
   #isHugeHole(chunk: number, limit: number): boolean {
