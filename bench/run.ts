@@ -145,6 +145,17 @@ function touchedTd(): Row[] {
   ];
 }
 
+/** The exhaustive mode of `tdxlab explore`, on one core. */
+function states(): Row {
+  const { perSecond = 0 } = child('states.ts');
+  return {
+    what: 'states of an exhaustive search',
+    measured: perSecond,
+    unit: 'states/s',
+    limit: ['>=', 50_000],
+  };
+}
+
 const rows: Row[] = [
   ...bringUp(2, 2, 2, 250),
   ...bringUp(16, 8, 20, 600),
@@ -154,6 +165,7 @@ const rows: Row[] = [
   ...trustDomains(),
   ...conversions(),
   ...touchedTd(),
+  states(),
 ];
 for (const { what, measured, unit, limit } of rows) {
   const figure = measured >= 1000 ? Math.round(measured).toLocaleString('en-US') : measured.toFixed(2);

@@ -207,6 +207,26 @@ ${HOST_HELP}`,
     load: () => import('./verbs/compare.ts'),
   },
   {
+    name: 'explore',
+    operands: '<scenario>',
+    summary:
+      'play a scenario with thousands of seeds, or in every order there is, until something does not hold',
+    options: [
+      SCENARIO_POLICY,
+      ['--seeds <number>', 'how many seeds (default 2000)'],
+      ['--first-seed <number>', 'where they begin (default 1)'],
+      ['--workers <number>', 'threads (default: one for each processor); what comes out is the same'],
+      ['--out <file>', 'write the scenario that repeats what was found to this file'],
+      ['--exhaustive', 'visit every interleaving of the events on an abstract host, whatever their times'],
+      ['--depth <number>', 'with --exhaustive: at most so many steps'],
+    ],
+    help: `A scenario is a YAML file, or the name of one that comes with tdxlab (in
+scenarios/). The first seed that fails is told with the shortest list of events
+that still fails, as a scenario that \`tdxlab run\` plays again.
+Exit code 0: nothing was found; 1: an invariant or an expectation does not hold.`,
+    load: () => import('./verbs/explore.ts'),
+  },
+  {
     name: 'replay',
     operands: '<file...>',
     summary: 'replay recorded SEAMCALL sequences (plain or gzip) and compare every register',

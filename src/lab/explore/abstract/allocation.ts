@@ -30,26 +30,31 @@ export function candidates(
   request: PageRequest,
 ): { readonly areas: readonly number[]; readonly mayFail: boolean } {
   const { layout, config } = host;
-  const ranks: number[] = [];
-  const found: number[] = [];
-  for (let area = 0; area < layout.areas; area++) {
-    if (s[layout.area(area, AREA.free)]! <= 0 || !mayUse(host, s, area, request)) continue;
-    found.push(area);
-    ranks.push(rankOf(host, s, area, request.node));
-  }
-  const order = found.map((_, i) => i).sort((a, b) => ranks[a]! - ranks[b]!);
   const areas: number[] = [];
-  for (let i = 0; i < order.length; ) {
-    const rank = ranks[order[i]!]!;
+  let mayFail = true;
+  for (let before = -1; mayFail; ) {
+    // The next zone that has free pages, with its areas.
+    let rank = Number.POSITIVE_INFINITY;
     let free = 0;
-    for (; i < order.length && ranks[order[i]!] === rank; i++) {
-      const area = found[order[i]!]!;
+    const first = areas.length;
+    for (let area = 0; area < layout.areas; area++) {
+      const own = s[layout.area(area, AREA.free)]!;
+      if (own <= 0) continue;
+      const at = rankOf(host, s, area, request.node);
+      if (at <= before || at > rank || !mayUse(host, s, area, request)) continue;
+      if (at < rank) {
+        rank = at;
+        free = 0;
+        areas.length = first;
+      }
       areas.push(area);
-      free += s[layout.area(area, AREA.free)]!;
+      free += own;
     }
-    if (free > config.scattered) return { areas, mayFail: false };
+    if (free === 0) break;
+    before = rank;
+    mayFail = free <= config.scattered;
   }
-  return { areas, mayFail: true };
+  return { areas, mayFail };
 }
 
 /** Why an allocation for a TD finds nothing. @internal */

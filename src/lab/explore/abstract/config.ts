@@ -55,7 +55,10 @@ export type AbstractEvent =
       readonly nonTdxOk: boolean;
     }
   | { readonly do: 'host-free'; readonly owner: number }
-  | { readonly do: 'hot-add' | 'hot-remove' | 'online' | 'offline'; readonly areas: readonly number[] }
+  | {
+      readonly do: 'hot-add' | 'hot-remove' | 'online' | 'offline' | 'kmem-bind';
+      readonly areas: readonly number[];
+    }
   | { readonly do: 'use-tdx' }
   | { readonly do: 'keyid-shortage'; readonly leave: number }
   | { readonly do: 'kexec'; readonly crash: boolean }
@@ -82,8 +85,6 @@ export interface AbstractConfig {
   readonly tasks: readonly AbstractTask[];
   readonly keyIds: number;
   readonly policy: KernelPolicy;
-  /** The module has TDH.SYS.DISABLE. */
-  readonly canDisable: boolean;
   /** Free pages up to which a zone may look full to a request, because they lie scattered. */
   readonly scattered: number;
 }

@@ -6,7 +6,7 @@ export const AREA = { state: 0, node: 1, zone: 2, tdx: 3, free: 4, pamt: 5, leak
 /** Fields of an owner; its control pages and its memory by area follow. */
 export const OWNER = { status: 0, key: 1, shared: 2, size: 3 } as const;
 /** Fields of a task. */
-export const TASK = { pc: 0, step: 1, rest: 2, area: 3, pages: 4, reason: 5, piece: 6, size: 7 } as const;
+export const TASK = { pc: 0, step: 1, rest: 2, area: 3, pages: 4, reason: 5, size: 6 } as const;
 /** Fields of the whole host; the live knobs follow. */
 export const HOST = {
   tdx: 0,
@@ -19,8 +19,8 @@ export const HOST = {
   size: 7,
 } as const;
 
-/** State of memory. @internal */
-export const MEMORY = { absent: 0, offline: 1, online: 2 } as const;
+/** State of memory; `refused` is plugged in, and the kernel does not have it. @internal */
+export const MEMORY = { absent: 0, offline: 1, online: 2, refused: 3 } as const;
 /** Status of an owner. @internal */
 export const LIFE = { none: 0, building: 1, living: 2, dead: 3 } as const;
 /** State of the module as the kernel knows it. @internal */

@@ -87,9 +87,10 @@ export function searchAll(host: AbstractHost, options: SearchOptions = {}): Sear
         to.set(from);
         host.take(to, task, way);
         moves++;
-        const found = brokenIn(host, to);
-        const added = seen.add(to);
-        if (added >= 0) trail.add(number, task, way);
+        const isNew = seen.add(to) >= 0;
+        if (isNew) trail.add(number, task, way);
+        // A state that is known was looked at when it was new; what a step ended may differ.
+        const found = isNew || host.outcome !== null ? brokenIn(host, to) : null;
         if (found === null) continue;
         transitions += moves;
         return result(false, { ...found, path: pathOf(host, trail.to(number), [task, way]) });

@@ -3,6 +3,8 @@ import { existsSync } from 'node:fs';
 import { dirname, relative, resolve } from 'node:path';
 import { parseDocument } from 'yaml';
 import { exactDuration, exactSize } from '../../scenario/language/units.ts';
+import { policySet } from '../../scenario/policy-sets.ts';
+import type { PolicySet } from '../../scenario/scenario.ts';
 import type { PlannedEvent } from '../../scenario/timeline.ts';
 import type { ShrunkFailure } from './shrink-failure.ts';
 
@@ -18,11 +20,14 @@ export function replayFile(
   { text, file }: { readonly text: string; readonly file: string },
   shrunk: ShrunkFailure,
   folder: string,
-  policy?: string,
+  policy?: PolicySet,
 ): string {
   const document = parseDocument(text);
   const { failure, seed, events, faults } = shrunk;
-  if (policy !== undefined) document.set('policy', policy);
+  if (policy !== undefined) {
+    const isKnown = policySet(policy.name) !== undefined;
+    document.set('policy', isKnown ? policy.name : document.createNode(policy.knobs));
+  }
   document.set('seed', seed);
   for (const path of [['host'], ['host', 'like']]) {
     const host: unknown = document.getIn(path);

@@ -5,7 +5,7 @@ import { ZONE_ORDER } from '../../../../kernel/zone.ts';
 import { type AbstractHost, type AbstractState, isTdxOn, type Step, type StepsOf } from '../abstract-host.ts';
 import { isTdx } from '../allocation.ts';
 import type { AbstractEvent } from '../config.ts';
-import { AREA, HOST, LIFE, MEMORY, OWNER, TASK } from '../layout.ts';
+import { AREA, HOST, LIFE, MEMORY, OWNER } from '../layout.ts';
 
 type AreaEvent = AbstractEvent & { readonly areas: readonly number[] };
 
@@ -35,124 +35,129 @@ function isHeld(host: AbstractHost, s: AbstractState): boolean {
 }
 
 /** Waits for the hot-plug lock and takes it. */
-function lockStep<E extends AreaEvent>(then: string): Step<E> {
+function lockStep<E extends AreaEvent>(next: string): Step<E> {
   return {
     name: 'take the hot-plug lock',
     ways: (host, s) => (isHeld(host, s) ? 0 : 1),
     take: (host, s, task) => {
       s[host.layout.host(HOST.lock)] = task + 1;
-      host.goto(s, task, then);
+      host.goto(s, task, next);
     },
   };
 }
 
-/** The area that a task is at. */
-function current(host: AbstractHost, s: AbstractState, task: number, { areas }: AreaEvent): number {
-  return areas[s[host.layout.task(task, TASK.piece)]!]!;
+/** Memory is plugged in, unless the policy says no; the event ends or goes on with the step `next`. */
+function plugStep<E extends AreaEvent>(next: string | null): Step<E> {
+  return {
+    name: 'hear of new memory',
+    ways: (host, s) => (isHeld(host, s) ? 0 : 1),
+    take: (host, s, task, { areas }) => {
+      const { layout } = host;
+      if (!areEvery(host, s, areas, MEMORY.absent)) {
+        host.finish(s, task, 'refused', 'memory-present');
+        return;
+      }
+      const isRefused = isTdxOn(host, s) && !mayAdd(host, s, areas);
+      for (const area of areas)
+        s[layout.area(area, AREA.state)] = isRefused ? MEMORY.refused : MEMORY.offline;
+      if (isRefused) {
+        host.finish(s, task, 'refused', 'hot-add-refused');
+        return;
+      }
+      s[layout.host(HOST.added)] = 1;
+      const { other } = RULES[host.knob(s, 'hotplug')];
+      if (other === 'its own node' && isTdxOn(host, s) && !areTdx(host, s, areas)) {
+        const node = nextNode(host, s);
+        for (const area of areas) s[layout.area(area, AREA.node)] = node;
+      }
+      if (next === null) host.finish(s, task, 'done');
+      else host.goto(s, task, next);
+    },
+  };
 }
 
-function everyArea(host: AbstractHost, s: AbstractState, { areas }: AreaEvent, state: number): boolean {
-  return areas.every((area) => s[host.layout.area(area, AREA.state)] === state);
-}
-
-/** @internal */
-export const MEMORY_STEPS: {
-  readonly [K in 'hot-add' | 'hot-remove' | 'online' | 'offline']: StepsOf<K>;
-} = {
-  'hot-add': [
-    {
-      name: 'hear of it from the firmware',
-      ways: (host, s) => (isHeld(host, s) ? 0 : 1),
-      take: (host, s, task, event) => {
-        const { layout } = host;
-        if (!everyArea(host, s, event, MEMORY.absent))
-          return host.finish(s, task, 'refused', 'memory-present');
-        const policy = host.knob(s, 'hotplug');
-        const { add } = RULES[policy];
-        const isRefused =
-          isTdxOn(host, s) &&
-          host.broken !== policy &&
-          (add === 'none' || (add === 'tdx' && !event.areas.every((area) => isTdx(host, s, area))));
-        if (isRefused) return host.finish(s, task, 'refused', 'hot-add-refused');
-        for (const area of event.areas) s[layout.area(area, AREA.state)] = MEMORY.offline;
-        s[layout.host(HOST.added)] = 1;
-        host.finish(s, task, 'done');
-      },
-    },
-  ],
-  'hot-remove': [
-    {
-      name: 'hear of it from the firmware',
-      ways: (host, s) => (isHeld(host, s) ? 0 : 1),
-      take: (host, s, task, event) => {
-        const { layout } = host;
-        if (event.areas.some((area) => s[layout.area(area, AREA.state)] === MEMORY.absent))
-          return host.finish(s, task, 'refused', 'memory-absent');
-        for (const area of event.areas) remove(host, s, area);
-        host.finish(s, task, 'done');
-      },
-    },
-  ],
-  online: [
+function onlineSteps<E extends AreaEvent>(): readonly Step<E>[] {
+  return [
     lockStep('ask the notifiers'),
     {
       name: 'ask the notifiers',
-      take: (host, s, task, event) => {
-        const area = current(host, s, task, event);
-        if (s[host.layout.area(area, AREA.state)] !== MEMORY.offline)
-          return host.finish(s, task, 'refused', 'not-offline-memory');
+      take: (host, s, task, { areas }) => {
         const policy = host.knob(s, 'hotplug');
-        const isAsked = isTdxOn(host, s) && host.broken !== 'notifier' && host.broken !== policy;
-        if (isAsked && RULES[policy].online === 'tdx' && !isTdx(host, s, area))
-          return host.finish(s, task, 'refused', 'not-tdx-memory');
-        host.goto(s, task, 'give the pages to the allocator');
+        const isAsked = isTdxOn(host, s) && host.broken !== 'notifier';
+        if (!areEvery(host, s, areas, MEMORY.offline)) host.finish(s, task, 'refused', 'not-offline-memory');
+        else if (isAsked && RULES[policy].online === 'tdx' && !areTdx(host, s, areas))
+          host.finish(s, task, 'refused', 'not-tdx-memory');
+        else host.goto(s, task, 'give the pages to the allocator');
       },
     },
     {
       name: 'give the pages to the allocator',
-      take: (host, s, task, event) => {
+      take: (host, s, task, { areas }) => {
         const { layout, config } = host;
-        const area = current(host, s, task, event);
         const { other } = RULES[host.knob(s, 'hotplug')];
-        if (isTdxOn(host, s) && !isTdx(host, s, area)) {
-          if (other === 'NonTdx') s[layout.area(area, AREA.zone)] = NON_TDX;
-          if (other === 'its own node') s[layout.area(area, AREA.node)] = nextNode(host, s);
+        const isApart = other === 'NonTdx' && isTdxOn(host, s) && !areTdx(host, s, areas);
+        for (const area of areas) {
+          if (isApart && host.broken !== 'separate-zone') s[layout.area(area, AREA.zone)] = NON_TDX;
+          s[layout.area(area, AREA.state)] = MEMORY.online;
+          s[layout.area(area, AREA.free)] = config.areas[area]!.pages;
         }
-        s[layout.area(area, AREA.state)] = MEMORY.online;
-        s[layout.area(area, AREA.free)] = config.areas[area]!.pages;
-        nextPiece(host, s, task, event, 'ask the notifiers');
+        host.finish(s, task, 'done');
+      },
+    },
+  ];
+}
+
+/** @internal */
+export const MEMORY_STEPS: {
+  readonly [K in 'hot-add' | 'hot-remove' | 'online' | 'offline' | 'kmem-bind']: StepsOf<K>;
+} = {
+  'hot-add': [plugStep(null)],
+  'kmem-bind': [plugStep('take the hot-plug lock'), ...onlineSteps()],
+  'hot-remove': [
+    {
+      name: 'hear of memory that went',
+      ways: (host, s) => (isHeld(host, s) ? 0 : 1),
+      take: (host, s, task, { areas }) => {
+        if (areas.some((area) => s[host.layout.area(area, AREA.state)] === MEMORY.absent)) {
+          host.finish(s, task, 'refused', 'memory-absent');
+          return;
+        }
+        for (const area of areas) remove(host, s, area);
+        host.finish(s, task, 'done');
       },
     },
   ],
+  online: onlineSteps(),
   offline: [
     lockStep('isolate the pages'),
     {
       name: 'isolate the pages',
-      take: (host, s, task, event) => {
+      take: (host, s, task, { areas }) => {
         const { layout, config } = host;
-        const area = current(host, s, task, event);
-        if (s[layout.area(area, AREA.state)] !== MEMORY.online)
-          return host.finish(s, task, 'refused', 'not-online-memory');
-        if (s[layout.area(area, AREA.free)] !== config.areas[area]!.pages)
-          return host.finish(s, task, 'refused', 'memory-in-use');
-        takeOut(host, s, area, MEMORY.offline);
-        nextPiece(host, s, task, event, 'isolate the pages');
+        const isInUse = areas.some((area) => s[layout.area(area, AREA.free)] !== config.areas[area]!.pages);
+        if (!areEvery(host, s, areas, MEMORY.online)) host.finish(s, task, 'refused', 'not-online-memory');
+        else if (isInUse) host.finish(s, task, 'refused', 'memory-in-use');
+        else {
+          for (const area of areas) takeOut(host, s, area, MEMORY.offline);
+          host.finish(s, task, 'done');
+        }
       },
     },
   ],
 };
 
-function nextPiece(
-  host: AbstractHost,
-  s: AbstractState,
-  task: number,
-  event: AreaEvent,
-  again: string,
-): void {
-  const at = host.layout.task(task, TASK.piece);
-  s[at]!++;
-  if (s[at] === event.areas.length) host.finish(s, task, 'done');
-  else host.goto(s, task, again);
+function mayAdd(host: AbstractHost, s: AbstractState, areas: readonly number[]): boolean {
+  const policy = host.knob(s, 'hotplug');
+  const { add } = RULES[policy];
+  return add === 'any' || host.broken === policy || (add === 'tdx' && areTdx(host, s, areas));
+}
+
+function areTdx(host: AbstractHost, s: AbstractState, areas: readonly number[]): boolean {
+  return areas.every((area) => isTdx(host, s, area));
+}
+
+function areEvery(host: AbstractHost, s: AbstractState, areas: readonly number[], state: number): boolean {
+  return areas.every((area) => s[host.layout.area(area, AREA.state)] === state);
 }
 
 /** Memory is gone whether or not somebody had it: TDs do not live on without it. */
@@ -177,7 +182,7 @@ function takeOut({ layout, config }: AbstractHost, s: AbstractState, area: numbe
   const { node, zone } = config.areas[area]!;
   s[layout.area(area, AREA.state)] = state;
   s[layout.area(area, AREA.free)] = 0;
-  s[layout.area(area, AREA.node)] = node;
+  if (state === MEMORY.absent) s[layout.area(area, AREA.node)] = node;
   s[layout.area(area, AREA.zone)] = ZONE_ORDER.indexOf(zone);
 }
 
