@@ -13,9 +13,9 @@ export { checkGoingOnline } from './hotplug-rules.ts';
 export * from './kernel-config.ts';
 export * from './keyid-pool.ts';
 export * from './log.ts';
-export * from './memblock.ts';
+export { type MemblockRegion, type MemorySource, memblockFromFirmware, mergeMemblock } from './memblock.ts';
 export * from './memlist.ts';
-export * from './memory-blocks.ts';
+export { type MemoryBlock, type MemoryBlockState, memoryBlockSize, usableMemory } from './memory-blocks.ts';
 export type { MemoryFailure, MemoryUser } from './memory-failure.ts';
 export * from './memory-notifier.ts';
 export type { ModuleImageFile } from './module-update.ts';
@@ -60,7 +60,7 @@ export {
   type TdxSysinfo,
 } from './sysinfo.ts';
 export type { TdAdvice } from './td-advice.ts';
-export * from './td-memory.ts';
+export { TdMemory, type TdPageRequest } from './td-memory.ts';
 export * from './tdmr.ts';
 export type { Capability, NodeCapability, TdxCapability, ZoneCapability } from './tdx-capability.ts';
 export type { TdxState } from './tdx-enabler.ts';
