@@ -132,10 +132,7 @@ export class MemoryHotplug {
   kmemAdd(range: AddressRange): void {
     const holder = this.#state().plugged.find((plugged) => contains(plugged, range));
     if (holder === undefined) throw this.#refusal('ENODEV', 'memory-absent', range, 'is not there');
-    const known = [...this.#memblock.filter(({ kind }) => kind === 'ram'), ...this.#offline];
-    if (known.some((region) => overlaps(region, range))) {
-      throw this.#refusal('EBUSY', 'memory-known', range, 'is System RAM already');
-    }
+    if (this.#isKnown(range)) throw this.#refusal('EBUSY', 'memory-known', range, 'is System RAM already');
     this.#align(range);
     this.#register({ ...holder, start: range.start, end: range.end }, 'kmem');
     this.#log.info(`${formatRange(range)} is System RAM (kmem), offline`, 'kmem-add');
@@ -224,6 +221,8 @@ export class MemoryHotplug {
   /** ACPI announced new memory: it is registered offline, unless the policy refuses it, which the log tells. */
   #added(range: MemoryRange): void {
     try {
+      // Memory that went while it was in use is still known, and its pages are.
+      if (this.#isKnown(range)) throw this.#refusal('EEXIST', 'memory-known', range, 'is System RAM already');
       this.#register(range, 'acpi');
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
@@ -235,6 +234,11 @@ export class MemoryHotplug {
       return;
     }
     this.#log.info(`hot-added memory ${formatRange(range)} on node ${range.node}, offline`, 'hot-add');
+  }
+
+  #isKnown(range: AddressRange): boolean {
+    const known = [...this.#memblock.filter(({ kind }) => kind === 'ram'), ...this.#offline];
+    return known.some((region) => overlaps(region, range));
   }
 
   /** Makes memory known, offline. Throws EPERM where the policy refuses it. */
