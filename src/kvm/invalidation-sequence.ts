@@ -28,9 +28,11 @@ export class InvalidationSequence {
 
   /** True when a page looked up at `count` for frames [startGfn, endGfn) must be looked up again. */
   isStale(count: number, startGfn: number, endGfn: number): boolean {
-    return (
-      count !== this.#count ||
-      this.#inProgress.some((range) => range.startGfn < endGfn && startGfn < range.endGfn)
-    );
+    return count !== this.#count || this.isUnderWay(startGfn, endGfn);
+  }
+
+  /** True while an invalidation of one of the frames has begun and not ended. */
+  isUnderWay(startGfn: number, endGfn: number): boolean {
+    return this.#inProgress.some((range) => range.startGfn < endGfn && startGfn < range.endGfn);
   }
 }

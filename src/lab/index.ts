@@ -24,6 +24,8 @@ export * from './kvm-host.ts';
 export * from './machines/genoa.ts';
 export * from './modules/describe-release.ts';
 export * from './modules/diff-releases.ts';
+export type { Watched } from './ownership/host-look.ts';
+export { OWNERSHIP_INVARIANTS, OwnershipError, OwnershipWatch } from './ownership/ownership-watch.ts';
 export * from './plan/plan.ts';
 export * from './plan/plan-host.ts';
 export {

@@ -68,7 +68,7 @@ export function* privatePages(mappings: readonly GuestMapping[]): Generator<numb
 /** True while somebody changes the mappings of [gfn, gfn + pages): what is seen then is on its way. @internal */
 export function isChanging({ vm }: VmLook, { gfn, pages }: GuestMapping): boolean {
   const { invalidations, slots } = vm;
-  if (invalidations.isStale(invalidations.count, gfn, gfn + pages)) return true;
+  if (invalidations.isUnderWay(gfn, gfn + pages)) return true;
   const slot = slots.find(gfn);
   return slot !== undefined && slots.isInvalid(slot);
 }

@@ -47,7 +47,7 @@ export function confirmUnshare(made: PkvmVcpu): void {
   const { slots, invalidations } = vcpu.vm;
   const slot = slots.find(gfn);
   const isShared = slot?.backing?.tracksPrivate === true && !slot.backing.isPrivate(slot, gfn);
-  if (!isShared && !invalidations.isStale(invalidations.count, gfn, gfn + 1)) return;
+  if (!isShared && !invalidations.isUnderWay(gfn, gfn + 1)) return;
   setSignedRegister(vcpu.regs, X.x0, SMCCC.invalidParameter);
 }
 
