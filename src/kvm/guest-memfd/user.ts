@@ -31,7 +31,8 @@ export interface GuestMemfdUser {
   put(): Promise<void>;
   /**
    * Zaps what the guest maps in [startGfn, endGfn) of `slot`, with TLBs flushed; guest faults there retry or wait until
-   * `invalidateEnd` is called with the same range. Takes the mmu lock; never fails.
+   * `invalidateEnd` is called with the same range, also after a failure. Takes the mmu lock. Throws ENOMEM where a large
+   * page would have to be split, and never for ranges that split none.
    */
   invalidateStart(
     slot: Memslot,

@@ -4,7 +4,6 @@
  */
 import { TDH } from '../../../abi/leaves.ts';
 import { STATUS } from '../../../abi/status-codes.ts';
-import type { Cpu } from '../../../kernel/cpu.ts';
 import { bugOn, isBusy, tdCall } from './td-call.ts';
 import type { TrustDomain } from './trust-domain.ts';
 
@@ -36,7 +35,6 @@ const POINTS: Readonly<Record<number, string>> = {
  */
 export function runSteps(
   td: TrustDomain,
-  cpu: Cpu,
   gpa: number,
   steps: RemoveSteps,
   from = 0,
@@ -45,16 +43,16 @@ export function runSteps(
     const leaf = steps[i]!;
     // Before the TD is final no vCPU has run, and there is nothing to track.
     if (leaf === TDH.memTrack && td.state !== 'runnable') continue;
-    const status = issue(td, cpu, leaf, gpa);
+    const status = issue(td, leaf, gpa);
     if (status !== STATUS.TDX_SUCCESS) {
-      if (isBusy(status)) return repeatWithoutVcpus(td, cpu, gpa, steps, i);
+      if (isBusy(status)) return repeatWithoutVcpus(td, gpa, steps, i);
       bugOn(td.vm, leaf, status, { gpa });
       return false;
     }
     const pause = leaf === TDH.memTrack && td.isRunning ? td.vm.kickAll() : null;
     const { schedule } = td.vm.kernel;
     if (pause !== null || schedule !== null)
-      return goOn(td, cpu, gpa, steps, i + 1, pause ?? schedule!(POINTS[leaf]!));
+      return goOn(td, gpa, steps, i + 1, pause ?? schedule!(POINTS[leaf]!));
   }
   return true;
 }
@@ -62,20 +60,18 @@ export function runSteps(
 /** The further calls, after `pause`. */
 async function goOn(
   td: TrustDomain,
-  cpu: Cpu,
   gpa: number,
   steps: RemoveSteps,
   from: number,
   pause: Promise<void>,
 ): Promise<boolean> {
   await pause;
-  return runSteps(td, cpu, gpa, steps, from);
+  return runSteps(td, gpa, steps, from);
 }
 
 /** A busy operand is one that a vCPU holds: all leave the guest and stay out, and the call is made again, once. */
 async function repeatWithoutVcpus(
   td: TrustDomain,
-  cpu: Cpu,
   gpa: number,
   steps: RemoveSteps,
   at: number,
@@ -84,7 +80,7 @@ async function repeatWithoutVcpus(
   td.waitsForZap = true;
   try {
     await td.vm.kickAll();
-    const status = issue(td, cpu, leaf, gpa);
+    const status = issue(td, leaf, gpa);
     if (status !== STATUS.TDX_SUCCESS) {
       bugOn(td.vm, leaf, status, { gpa });
       return false;
@@ -93,9 +89,10 @@ async function repeatWithoutVcpus(
     td.waitsForZap = false;
   }
   if (leaf === TDH.memTrack) await td.vm.kickAll();
-  return runSteps(td, cpu, gpa, steps, at + 1);
+  return runSteps(td, gpa, steps, at + 1);
 }
 
-function issue({ tdr }: TrustDomain, cpu: Cpu, leaf: number, gpa: number): bigint {
+/** On a processor that is online now: one may have gone while others left the guest. */
+function issue({ tdr, cpu }: TrustDomain, leaf: number, gpa: number): bigint {
   return leaf === TDH.memTrack ? tdCall(cpu, leaf, tdr) : tdCall(cpu, leaf, gpa, tdr);
 }

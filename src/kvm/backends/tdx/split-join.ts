@@ -4,7 +4,6 @@ import { TDH } from '../../../abi/leaves.ts';
 import { R12, R13, RCX, regNumber, setRegNumber } from '../../../abi/registers.ts';
 import { STATUS_NAME_MASK } from '../../../abi/status.ts';
 import { STATUS } from '../../../abi/status-codes.ts';
-import type { Cpu } from '../../../kernel/cpu.ts';
 import type { PagePair } from '../../../kernel/pamt-pages.ts';
 import { seamcall, setOperands } from '../../../kernel/seamcall.ts';
 import { PAGES_IN_RANGE } from './private-mirror.ts';
@@ -19,32 +18,26 @@ const LEVEL_2M = 1;
 const DEMOTE_TRIES = 10_000;
 
 /**
- * Makes the large page of `range` 512 small ones. False when the module refused, with the VM broken. Throws ENOMEM.
- * Without a KeyID large pages cannot be split; then it is false, too.
+ * Makes the large page of `range` 512 small ones, in a TD that has its KeyID. False when the module refused, with the VM
+ * broken. Throws ENOMEM.
  * @internal
  */
-export async function splitLarge(
-  td: TrustDomain,
-  { mirror }: SecureEpt,
-  cpu: Cpu,
-  range: number,
-): Promise<boolean> {
-  if (!td.hasKeyId) return false;
+export async function splitLarge(td: TrustDomain, { mirror }: SecureEpt, range: number): Promise<boolean> {
   const { pages } = td.host;
   const gpa = range * PAGE_2M + LEVEL_2M;
-  const table = pages.allocLent(cpu, 'secure EPT');
-  const pair = takePair(td, cpu, table);
+  const table = pages.allocLent(td.cpu, 'secure EPT');
+  const pair = takePair(td, table);
   let status: bigint = STATUS.TDX_OPERAND_BUSY;
-  if (await runSteps(td, cpu, gpa, BLOCK_TRACK)) {
-    status = demote(td, cpu, gpa, table, pair);
+  if (await runSteps(td, gpa, BLOCK_TRACK)) {
+    status = demote(td, gpa, table, pair);
     if (isBusy(status)) {
       await td.kick();
-      status = demote(td, cpu, gpa, table, pair);
+      status = demote(td, gpa, table, pair);
     }
     if (status !== STATUS.TDX_SUCCESS) bugOn(td.vm, TDH.memPageDemote, status, { range });
   }
   if (status !== STATUS.TDX_SUCCESS) {
-    pages.freeLent(cpu, table);
+    pages.freeLent(td.cpu, table);
     if (pair !== null) pages.pamt?.freePair(pair);
     return false;
   }
@@ -54,7 +47,7 @@ export async function splitLarge(
 }
 
 /** Metadata pages for 512 small pages, or null where PAMT is static. Throws ENOMEM, with `table` freed. */
-function takePair({ host: { pages } }: TrustDomain, cpu: Cpu, table: number): PagePair | null {
+function takePair({ cpu, host: { pages } }: TrustDomain, table: number): PagePair | null {
   try {
     return pages.pamt?.takePair() ?? null;
   } catch (error) {
@@ -63,10 +56,10 @@ function takePair({ host: { pages } }: TrustDomain, cpu: Cpu, table: number): Pa
   }
 }
 
-function demote(td: TrustDomain, cpu: Cpu, gpa: number, table: number, pair: PagePair | null): bigint {
+function demote({ cpu, tdr }: TrustDomain, gpa: number, table: number, pair: PagePair | null): bigint {
   let status: bigint = STATUS.TDX_INTERRUPTED_RESTARTABLE;
   for (let tries = DEMOTE_TRIES; tries > 0 && isRestartable(status); tries--) {
-    setOperands(cpu, gpa, td.tdr, table);
+    setOperands(cpu, gpa, tdr, table);
     const { regs } = cpu.lp;
     setRegNumber(regs, R12, pair?.[0] ?? 0);
     setRegNumber(regs, R13, pair?.[1] ?? 0);
@@ -91,19 +84,16 @@ function areContiguous(pfns: Float64Array): boolean {
  * what was blocked for the try is unblocked again.
  * @internal
  */
-export async function joinSmall(
-  td: TrustDomain,
-  { mirror }: SecureEpt,
-  cpu: Cpu,
-  range: number,
-): Promise<boolean> {
+export async function joinSmall(td: TrustDomain, { mirror }: SecureEpt, range: number): Promise<boolean> {
   const table = mirror.table(range);
   if (table === undefined || table.mapped < PAGES_IN_RANGE || !areContiguous(table.pfns)) return false;
   const gpa = range * PAGE_2M + LEVEL_2M;
-  if (!(await runSteps(td, cpu, gpa, BLOCK_TRACK))) return false;
+  if (!(await runSteps(td, gpa, BLOCK_TRACK))) return false;
+  let { cpu } = td;
   let status = tdCall(cpu, TDH.memPagePromote, gpa, td.tdr);
   if (isBusy(status)) {
     await td.kick();
+    cpu = td.cpu;
     status = tdCall(cpu, TDH.memPagePromote, gpa, td.tdr);
   }
   if (status !== STATUS.TDX_SUCCESS) {

@@ -123,15 +123,14 @@ export class TdxBackend implements Backend {
     }
     if (td.state !== 'runnable')
       throw td.vm.bug('a page of a TD that is not final was mapped without its contents');
-    const cpu = td.vm.kernel.cpus[vcpu.cpu]!;
     const range = rangeOf(gfn);
     if (this.#mustSplit(range)) {
-      if (await splitLarge(td, ept, cpu, range)) return 'done';
+      if (await splitLarge(td, ept, range)) return 'done';
       throw td.vm.bug('a large page could not be split', { range });
     }
-    const mapped = ept.augment(cpu, gfn, pfn, level);
+    const mapped = ept.augment(td.vm.kernel.cpus[vcpu.cpu]!, gfn, pfn, level);
     if (mapped === 'retry' || !td.host.options.promote || this.#smallRanges.has(range)) return mapped;
-    if (ept.mirror.table(range)?.mapped === PAGES_IN_RANGE) await joinSmall(td, ept, cpu, range);
+    if (ept.mirror.table(range)?.mapped === PAGES_IN_RANGE) await joinSmall(td, ept, range);
     return 'done';
   }
 

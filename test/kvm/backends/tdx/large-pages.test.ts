@@ -1,9 +1,10 @@
 /** Private pages of 2 MiB: mapped whole, split where a part goes or the guest wants small ones, joined again. */
 import { describe, expect, it } from 'vitest';
 import { PAGE_2M, PAGE_4K } from '../../../../src/abi/address.ts';
-import { TDG } from '../../../../src/abi/leaves.ts';
+import { TDG, TDH } from '../../../../src/abi/leaves.ts';
 import { RAX } from '../../../../src/abi/registers.ts';
 import { STATUS } from '../../../../src/abi/status-codes.ts';
+import { KVM_TDX_TERMINATE_VM } from '../../../../src/kvm/backends/tdx/index.ts';
 import { rangeOf } from '../../../../src/kvm/backends/tdx/private-mirror.ts';
 import { account, type TestHostOptions, tdxHost } from './tdx-test-host.ts';
 import { GUEST_MEMORY, UserTd } from './user-td.ts';
@@ -94,6 +95,55 @@ describe.each([
     expect(td.backend.maxLevel(GFN, true)).toBe(0);
     await td.exit();
     expect(account(host).leaked).toBe(0);
+  });
+});
+
+describe('a large page of which a part goes', () => {
+  async function mapped(tdx: TestHostOptions['tdx'] = {}) {
+    const host = await tdxHost({ tdx: { hugePages: true, ...tdx }, kvm: { hugePages: true } });
+    const before = account(host);
+    const td = await UserTd.build(host, PAGES);
+    await td.finalize();
+    await td.preFault(GUEST_MEMORY, PAGES);
+    return { host, before, td };
+  }
+
+  it('stays whole where there is no memory for its table, and the guest goes on', async () => {
+    const { host, before, td } = await mapped();
+    const { allocator } = host.kernel;
+    allocator.fault = (purpose) => purpose === 'kvm: secure EPT';
+    await expect(td.punch(GUEST_MEMORY, 1)).rejects.toMatchObject({ errno: 'ENOMEM' });
+    await expect(td.setPrivate(GUEST_MEMORY, 1, false)).rejects.toMatchObject({ errno: 'ENOMEM' });
+    allocator.fault = null;
+    expect(td.backend.isLarge(GFN, true)).toBe(true);
+    await td.preFault(GUEST_MEMORY, 1);
+    await td.punch(GUEST_MEMORY, 1);
+    expect(td.backend.isLarge(GFN, true)).toBe(false);
+    await td.exit();
+    expect(account(host)).toEqual(before);
+  });
+
+  it('is leaked where the module does not split it', async () => {
+    const { host, td } = await mapped();
+    const first = td.backend.ept.mirror.large(rangeOf(GFN))!;
+    host.machine.seam.fault = (lp) =>
+      lp.regs.d[2 * RAX] === TDH.memPageDemote ? STATUS.TDX_OPERAND_INVALID : undefined;
+    await td.punch(GUEST_MEMORY + 8 * PAGE_4K, 4);
+    host.machine.seam.fault = null;
+    expect(host.tdx.pages.leaked).toMatchObject([{ address: first * PAGE_4K, pages: PAGES }]);
+    // The hole has taken the file's reference of these, and nobody else gets them.
+    for (let pfn = first + 8; pfn < first + 12; pfn++) expect(host.kernel.pageRefs.count(pfn)).toBe(1);
+    await td.exit();
+    host.kernel.allocator.audit();
+  });
+
+  it('is reclaimed whole from a TD without KeyID', async () => {
+    const { host, before, td } = await mapped({ terminateVm: true });
+    await td.command(td.vm, KVM_TDX_TERMINATE_VM);
+    await td.punch(GUEST_MEMORY, 1);
+    expect(td.backend.ept.mirror.mapped).toBe(0);
+    await td.exit();
+    expect(account(host)).toEqual(before);
   });
 });
 

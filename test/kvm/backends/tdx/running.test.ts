@@ -289,6 +289,24 @@ describe('processors', () => {
     expect(account(host).leaked).toBe(0);
   });
 
+  it.each([
+    ['page', 'tdx-blocked'],
+    ['zap', 'tdx-tracked'],
+  ] as const)('may go offline while pages are removed, tracked per %s', async (trackPer, point) => {
+    const host = await tdxHost({ tdx: { trackPer } });
+    const before = account(host);
+    const td = await finalTd(host);
+    await td.preFault(GUEST_MEMORY, 16);
+    host.kernel.schedule = async (at) => {
+      if (at === point && host.kernel.cpus[0]!.online) await host.kernel.cpuOffline(0);
+    };
+    await td.punch(GUEST_MEMORY, 16);
+    host.kernel.schedule = null;
+    expect(td.backend.td.vm.bugged).toBeNull();
+    await td.exit();
+    expect(account(host)).toEqual(before);
+  });
+
   it('must be there in every package while TDs are', async () => {
     const host = await tdxHost();
     const td = await finalTd(host);
