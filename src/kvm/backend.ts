@@ -41,6 +41,8 @@ export interface Backend {
   checkCreateVcpu(vcpuId: number): void;
   /** False while the host still sees and sets the registers of a vCPU with protected state (snp: until it is measured). */
   protectsRegisters?(vcpu: Vcpu): boolean;
+  /** True where ends of interrupts do not reach KVM, which so cannot be the I/O APIC (tdx). */
+  readonly protectsEoi?: boolean;
   /** True where the guest's TSC is not KVM's to scale (tdx). */
   readonly protectsTsc?: boolean;
   createVcpu(vcpu: Vcpu): void | Promise<void>;

@@ -55,6 +55,9 @@ function createIrqchip(vm: Vm): Promise<number> {
     if (vm.irqchip !== 'none') {
       throw new KernelError('EEXIST', 'irqchip-exists', 'the VM has an interrupt controller in the kernel');
     }
+    if (vm.backend.protectsEoi === true) {
+      throw new KernelError('ENOTTY', 'irqchip-protected-eoi', 'such a VM has its I/O APIC in user space');
+    }
     if (vm.createdVcpus > 0) {
       throw new KernelError('EINVAL', 'irqchip-after-vcpus', 'interrupt controllers come before vCPUs');
     }

@@ -28,6 +28,7 @@ export class TdxBackend implements Backend {
   readonly name = 'tdx';
   readonly hasPrivateMemory = true;
   readonly hasProtectedState = true;
+  readonly protectsEoi = true;
   readonly protectsTsc = true;
   readonly file: FileTechnology = TDX_FILE;
   readonly maxVcpus: number;

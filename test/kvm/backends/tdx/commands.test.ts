@@ -193,6 +193,7 @@ describe('vCPUs of a TD', () => {
     expect(await refusal(td.addVcpu(0))).toBe('EIO td-not-initialized');
     const other = await td.task.ioctl(td.kvm, KVM.CREATE_VM, KVM_VM_TYPE.TDX);
     await td.command(other, KVM_TDX.INIT_VM, initVmBytes());
+    expect(await refusal(td.task.ioctl(other, KVM.CREATE_IRQCHIP))).toBe('ENOTTY irqchip-protected-eoi');
     expect(await refusal(td.task.ioctl(other, KVM.CREATE_VCPU, 0))).toBe('EINVAL no-split-irqchip');
     await td.initVm();
     await td.addVcpu(0);
