@@ -34,6 +34,8 @@ export interface EnableContext {
   readonly stages: StageList;
   readonly log: LogRing;
   readonly schedule: () => SchedulingPoint | null;
+  /** Gives back memory that was set aside for PAMTs. */
+  readonly releaseReservation: () => void;
   /** Told as soon as the module has been asked: it stays known when a later stage fails. */
   readonly onSysinfo: (info: TdxSysinfo) => void;
 }
@@ -93,9 +95,10 @@ async function runStages(context: EnableContext, undo: UndoStack): Promise<Enabl
   const list = await run('tdmr-list', () => allocTdmrList(cpu(), allocator, info.tdmr));
   undo.push(() => freeTable(allocator, list));
   const ranges = await run('tdmrs', () => fillOutTdmrs(memlist, info.tdmr.maxTdmrs, warn));
-  const pamts = await run('pamts', () =>
-    allocPamts(ranges, memlist, info.tdmr, dynamicPamt, allocator, warn),
-  );
+  const pamts = await run('pamts', () => {
+    context.releaseReservation();
+    return allocPamts(ranges, memlist, info.tdmr, dynamicPamt, allocator, warn, policy.pamtPlacement);
+  });
   undo.push(() => freePamts(pamts, allocator));
   const tdmrs = await run('reserved-areas', () =>
     attachReservedAreas(ranges, pamts, {

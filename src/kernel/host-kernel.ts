@@ -34,6 +34,7 @@ import { TdMemory } from './td-memory.ts';
 import type { Tdmr } from './tdmr.ts';
 import { type TdxCapability, tdxCapability } from './tdx-capability.ts';
 import { TdxEnabler, type TdxState } from './tdx-enabler.ts';
+import { shutDownModule } from './undo.ts';
 import { prepareVmx } from './vmx.ts';
 
 /** @public */
@@ -195,6 +196,7 @@ export class HostKernel {
     }
     try {
       if (this.#enablesAtBoot()) await this.enableTdx();
+      else if (this.#policy.pamtPlacement === 'reserved') this.#tdx.reservePamt();
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
     }
@@ -235,6 +237,14 @@ export class HostKernel {
     this.#tdx.lost(outcome.why);
     this.#stop({ code: 'kexec', text: 'another kernel was started', data: { outcome } });
     return outcome;
+  }
+
+  /** Shuts the module down for this boot: every TD is lost. Does nothing where TDX is off. */
+  shutDownTdx(why: Reason): void {
+    if (this.state !== 'initialized') return;
+    shutDownModule(this.cpus);
+    this.#tdx.lost(why);
+    this.log.err(`TDX module shut down: ${why.text}`, 'tdx-shut-down');
   }
 
   /** Puts the host to sleep. Throws EOPNOTSUPP, EPERM with the reason, EBUSY when it is asleep. */

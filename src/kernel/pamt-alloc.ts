@@ -3,6 +3,7 @@ import { type AddressRange, alignUp, formatRange, PAGE_1G, PAGE_2M, PAGE_4K } fr
 import { KernelError } from '../abi/errno.ts';
 import type { ContigAllocator } from './allocator.ts';
 import type { TdxMemoryBlock } from './memlist.ts';
+import type { PamtPlacement } from './policy/kernel-policy.ts';
 
 /** Entry sizes the module reports. @public */
 export interface PamtEntrySizes {
@@ -59,7 +60,8 @@ export function pamtNode(tdmr: AddressRange, memlist: readonly TdxMemoryBlock[])
 }
 
 /**
- * Allocates the PAMT of every TDMR. Throws ENOMEM, with nothing kept, when one finds no contiguous memory.
+ * Allocates the PAMT of every TDMR: on its own node, or under `spread` on one node with TDX memory after the other. Throws
+ * ENOMEM, with nothing kept, when one finds no contiguous memory.
  * @public
  */
 export function allocPamts(
@@ -69,15 +71,17 @@ export function allocPamts(
   dynamic: boolean,
   allocator: ContigAllocator,
   warn: (text: string, code: string) => void,
+  placement: PamtPlacement = 'local',
 ): readonly Pamt[] {
   const pamts: Pamt[] = [];
-  for (const tdmr of tdmrs) {
+  const nodes = [...new Set(memlist.map(({ node }) => node))].sort((a, b) => a - b);
+  for (const [i, tdmr] of tdmrs.entries()) {
     const sizes = tdmrPamtSizes(tdmr.end - tdmr.start, entries, dynamic);
     const local = pamtNode(tdmr, memlist);
     if (local === undefined) {
       warn(`TDMR ${formatRange(tdmr)}: no local node for the PAMT, using node 0`, 'pamt-node-fallback');
     }
-    const node = local ?? 0;
+    const node = placement === 'spread' ? (nodes[i % nodes.length] ?? 0) : (local ?? 0);
     const pages = pamtBytes(sizes) / PAGE_4K;
     const pfn = allocator.allocContig(pages, { node, purpose: 'pamt' });
     if (pfn === null) {

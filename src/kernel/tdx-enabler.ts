@@ -11,8 +11,11 @@ import type { MemoryHotplug } from './hotplug.ts';
 import type { KernelConfig } from './kernel-config.ts';
 import { KeyIdPool } from './keyid-pool.ts';
 import type { LogRing } from './log.ts';
+import { buildTdxMemlist } from './memlist.ts';
 import { usableMemory } from './memory-blocks.ts';
+import { PamtReservation } from './pamt-reservation.ts';
 import type { KernelPolicy } from './policy/kernel-policy.ts';
+import { type PrimingHost, primeTd } from './prime-td.ts';
 import type { SchedulingPoint } from './scheduling.ts';
 import { StageList } from './stages.ts';
 import { deepFreeze, type TdxSysinfo } from './sysinfo.ts';
@@ -24,7 +27,7 @@ import { deepFreeze, type TdxSysinfo } from './sysinfo.ts';
 export type TdxState = 'uninitialized' | 'initialized' | 'error' | 'disabled';
 
 /** What initialisation needs of the kernel. @internal */
-export interface EnablerContext {
+export interface EnablerContext extends PrimingHost {
   readonly machine: Machine;
   readonly config: KernelConfig;
   readonly cpus: readonly Cpu[];
@@ -48,6 +51,8 @@ export class TdxEnabler {
   state: TdxState = 'uninitialized';
   readonly stages = new StageList();
   readonly cpuState: TdxCpuState;
+  /** Memory set aside for PAMTs until then. */
+  readonly reservation: PamtReservation;
   readonly #context: EnablerContext;
   /** An initialisation under way, which further callers wait for. */
   #running: Promise<EnabledTdx> | null = null;
@@ -58,6 +63,7 @@ export class TdxEnabler {
   constructor(context: EnablerContext) {
     this.#context = context;
     this.cpuState = new TdxCpuState(context.log);
+    this.reservation = new PamtReservation(context.allocator);
   }
 
   /** An initialisation is under way. */
@@ -78,6 +84,15 @@ export class TdxEnabler {
     this.detection = await this.stages.run('detect', () => detectTdx(lp, config, registerNotifier, log));
     const { start, count } = this.detection.guestKeyIds;
     this.keyIds = new KeyIdPool(start, count);
+  }
+
+  /** Sets memory aside for an initialisation that comes later, as far as TDX memory is known before. */
+  reservePamt(): void {
+    const { policy, hotplug, machine, log } = this.#context;
+    const sources = { memblock: hotplug.memblock, cmrs: [], srat: machine.description.srat };
+    if (this.detection === null) return;
+    if (this.reservation.reserve(buildTdxMemlist(sources, policy), policy.dynamicPamt)) return;
+    log.warn('no memory could be set aside for PAMTs', 'pamt-reservation');
   }
 
   /**
@@ -131,6 +146,7 @@ export class TdxEnabler {
       state: this.state,
       stages: this.stages.save(),
       cpuState: this.cpuState.save(),
+      reservation: this.reservation.save(),
       gone: this.#gone,
     };
   }
@@ -144,6 +160,7 @@ export class TdxEnabler {
     this.state = saved.state;
     this.stages.restore(saved.stages);
     this.cpuState.restore(saved.cpuState, this.#context.cpus);
+    this.reservation.restore(saved.reservation);
     this.#gone = saved.gone;
     this.#usable = null;
   }
@@ -164,6 +181,7 @@ export class TdxEnabler {
         memoryAdded: () => hotplug.addedSinceBoot,
         detection: this.detection!,
         stages: this.stages,
+        releaseReservation: () => this.reservation.release(),
         schedule: () => this.#context.schedule,
         onSysinfo: (info) => {
           this.sysinfo = info;
@@ -171,9 +189,22 @@ export class TdxEnabler {
       });
       this.#usable = null;
       this.state = 'initialized';
-      return this.enabled;
     } catch (error) {
       this.state = 'error';
+      throw error;
+    }
+    if (policy.enable === 'primed') this.#prime();
+    return this.enabled;
+  }
+
+  /** Throws what keeps a TD from being made; TDX is not offered then. */
+  #prime(): void {
+    try {
+      primeTd(this.#context);
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+      this.lost(error.reason);
+      this.#context.log.err(error.reason.text, error.reason.code);
       throw error;
     }
   }

@@ -10,7 +10,7 @@ import { guestCpuid } from '../../guest-cpuid.ts';
 import { invalid, type TdxCommand } from './command.ts';
 import { VP_FIELD, writeVcpuField } from './metadata.ts';
 import { POSTED_INTERRUPT_BYTES, POSTED_INTERRUPT_VECTOR } from './posted-interrupts.ts';
-import { bugOn, tdCall, VP_INIT_V1 } from './td-call.ts';
+import { bugOn, notTaken, tdCall, VP_INIT_V1 } from './td-call.ts';
 import type { TdxVcpu } from './tdx-vcpu.ts';
 
 /** CPUID(1), ECX bit 21. */
@@ -64,7 +64,7 @@ function createVcpu(vcpu: TdxVcpu, cpu: Cpu): void {
     for (let i = 0; i < count; i++) taken.push(pages.allocLent(cpu, i === 0 ? 'TDVPR' : 'TDCX'));
     const [tdvpr] = taken as [number];
     const created = tdCall(cpu, TDH.vpCreate, tdvpr, tdr);
-    if (created !== STATUS.TDX_SUCCESS) throw bugOn(vm, TDH.vpCreate, created);
+    if (created !== STATUS.TDX_SUCCESS) throw notTaken(vm, TDH.vpCreate, created);
     vcpu.tdvpr = tdvpr;
     taken.shift();
     for (let page = taken[0]; page !== undefined; page = taken[0]) {

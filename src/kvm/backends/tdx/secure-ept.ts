@@ -4,7 +4,7 @@ import { TDH } from '../../../abi/leaves.ts';
 import { STATUS } from '../../../abi/status-codes.ts';
 import type { Cpu } from '../../../kernel/cpu.ts';
 import { type LeafTable, PAGES_IN_RANGE, PrivateMirror, rangeOf } from './private-mirror.ts';
-import { bugOn, isBusy, tdCall } from './td-call.ts';
+import { isBusy, notTaken, tdCall } from './td-call.ts';
 import type { TrustDomain } from './trust-domain.ts';
 
 /** What came of a try to map: `retry` when the module was busy, and nothing was changed. @internal */
@@ -65,7 +65,7 @@ export class SecureEpt {
     const status = tdCall(cpu, TDH.memPageAug, gfn * PAGE_4K + LEVEL_2M, this.#td.tdr, page);
     if (isBusy(status)) return 'retry';
     if (status !== STATUS.TDX_SUCCESS)
-      throw bugOn(this.#td.vm, TDH.memPageAug, status, { gfn, level: LEVEL_2M });
+      throw notTaken(this.#td.vm, TDH.memPageAug, status, { gfn, level: LEVEL_2M });
     this.mirror.addLarge(rangeOf(gfn), pfn);
     return 'done';
   }
@@ -74,7 +74,7 @@ export class SecureEpt {
   #refused(cpu: Cpu, leaf: number, status: bigint, gfn: number, page: number): MapResult {
     this.#td.host.pages.returned(cpu, page);
     if (isBusy(status)) return 'retry';
-    throw bugOn(this.#td.vm, leaf, status, { gfn });
+    throw notTaken(this.#td.vm, leaf, status, { gfn });
   }
 
   /** The table for `gfn`, with all above it. */
@@ -107,6 +107,6 @@ export class SecureEpt {
     if (status === STATUS.TDX_SUCCESS) return page;
     host.pages.freeLent(cpu, page);
     if (isBusy(status)) return 'retry';
-    throw bugOn(vm, TDH.memSeptAdd, status, { index, level });
+    throw notTaken(vm, TDH.memSeptAdd, status, { index, level });
   }
 }
