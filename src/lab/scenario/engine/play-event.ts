@@ -29,6 +29,8 @@ export async function playEvent(host: ScenarioHost, event: PlannedEvent): Promis
   const began = clock.nowNs;
   const [result, reason] =
     host.down === null ? await play(host, event) : (['failed', hostDown(host.down)] as const);
+  const { stopped } = host.kernel;
+  if (stopped !== null) host.goDown(stopped);
   const { at, name, do: kind } = event;
   const own: Outcome = { at, event: name, do: kind, result, reason, tookNs: clock.nowNs - began };
   if (host.fates.length === 0) return [own];
@@ -43,12 +45,13 @@ async function play(host: ScenarioHost, event: PlannedEvent): Promise<readonly [
     if (error instanceof KernelError) return ['refused', error.reason];
     if (error instanceof EventEnd) return [error.result, error.reason];
     if (!(error instanceof CpuException)) throw error;
-    host.down = {
+    const reason = {
       code: 'machine-check',
-      text: `the kernel stopped: ${error.message}`,
+      text: `machine check: ${error.message}`,
       data: { event: event.name },
     };
-    return ['failed', host.down];
+    host.goDown(reason);
+    return ['failed', reason];
   }
 }
 

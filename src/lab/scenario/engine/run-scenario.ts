@@ -129,6 +129,7 @@ class Life {
     const look = { host: this.host, outcomes, given: this.#given, kernelPages: this.#kernelPages };
     for (const { name, when, check } of SCENARIO_INVARIANTS) {
       if (when === 'audit' && !isAudit) continue;
+      if (when !== 'always' && this.host.down !== null) continue;
       const text = check(look);
       if (text !== null) this.violations.push({ invariant: name, text, event });
     }

@@ -1,4 +1,5 @@
 /** The host of a scenario while it is played: machine, kernel, TDs, what its programs hold, and its virtual clock. */
+import { type AddressRange, formatRange, hex, overlaps, PAGE_4K } from '../../../abi/address.ts';
 import type { KernelError, Reason } from '../../../abi/errno.ts';
 import type { HostKernel } from '../../../kernel/host-kernel.ts';
 import { shutDownModule } from '../../../kernel/undo.ts';
@@ -9,7 +10,6 @@ import { createHost, type Host } from '../../host.ts';
 import type { PolicySet, Scenario } from '../scenario.ts';
 import type { ScenarioTd } from '../td/scenario-td.ts';
 import { TdHost } from '../td/td-host.ts';
-import type { PlannedEvent } from '../timeline.ts';
 import { HostMemory } from './host-memory.ts';
 import { EventEnd, noSuch, type Outcome } from './outcome.ts';
 
@@ -24,6 +24,8 @@ export class ScenarioHost {
   readonly refusedMemory: MemoryRange[] = [];
   /** KeyIDs that other users of the host have. */
   readonly foreignKeyIds: number[] = [];
+  /** Memory that went while it was in use: the kernel still hands its pages out. */
+  #gone: AddressRange[] = [];
   /** Why the host is no more; null while it runs. */
   down: Reason | null = null;
   memory: HostMemory;
@@ -51,15 +53,16 @@ export class ScenarioHost {
   adopt(kernel: HostKernel): void {
     this.#kernel = kernel;
     this.#tdHost = null;
+    this.#gone = [];
     this.tds.clear();
     this.foreignKeyIds.length = 0;
     this.memory = new HostMemory(kernel.allocator);
-    this.#followCpus();
+    this.#follow();
   }
 
   async boot(): Promise<void> {
     await this.#kernel.boot();
-    this.#followCpus();
+    this.#follow();
   }
 
   /** What TDs share, with the module initialised. Throws ENODEV and what initialisation throws. */
@@ -92,11 +95,7 @@ export class ScenarioHost {
   }
 
   /** The part of an area that an event means. */
-  area(
-    event:
-      | Extract<PlannedEvent, { do: 'hot-add' }>
-      | { memory: string; offset?: number | undefined; size?: number | undefined },
-  ): MemoryRange {
+  area(event: { memory: string; offset?: number | undefined; size?: number | undefined }): MemoryRange {
     const area = this.scenario.areas.get(event.memory)!;
     const start = area.start + (event.offset ?? 0);
     return {
@@ -136,11 +135,59 @@ export class ScenarioHost {
     this.tds.delete(td.figures.name);
   }
 
-  #followCpus(): void {
-    this.#kernel.onCpuOffline((cpu) => {
+  /** Memory went: TDs that had pages in it die of the machine check. */
+  lose(range: AddressRange): void {
+    if (this.#kernel.memblock.some((region) => region.kind === 'ram' && overlaps(region, range)))
+      this.#gone.push(range);
+    for (const td of [...this.living()]) {
+      const reason = lossOf(td, range);
+      if (reason !== null) this.kill(td, reason);
+    }
+  }
+
+  /** A TD got memory: where the kernel gave it some that is gone, the TD dies of its first access. Throws EventEnd. */
+  touch(td: ScenarioTd): void {
+    for (const range of this.#gone) {
+      const reason = lossOf(td, range);
+      if (reason === null) continue;
+      this.end(td, reason, false);
+      throw new EventEnd('killed', reason);
+    }
+  }
+
+  /** The host is no more, and no TD on it. */
+  goDown(why: Reason): void {
+    if (this.down !== null) return;
+    this.down = why;
+    for (const td of [...this.living()]) this.kill(td, { code: 'host-down', text: why.text, data: {} });
+  }
+
+  /** Hears of processors that go and of memory that fails. */
+  #follow(): void {
+    const kernel = this.#kernel;
+    kernel.onCpuOffline((cpu) => {
       for (const td of this.tds.values()) td.leaveCpu(cpu);
     });
+    kernel.memoryUsers.add({ memoryFailure: (pfn) => Promise.resolve(this.#failed(pfn * PAGE_4K)) });
   }
+
+  /** The page at `address` has failed: the TD that has it ends, and its memory comes back without the page. */
+  #failed(address: number): boolean {
+    const td = [...this.living()].find((one) => one.lostWith(address, address + PAGE_4K) !== null);
+    if (td === undefined) return false;
+    this.#kernel.allocator.poison(address / PAGE_4K);
+    const text = `the memory at ${hex(address)}, which the TD has, has failed`;
+    this.kill(td, { code: 'memory-failed', text, data: { address } }, true);
+    return true;
+  }
+}
+
+function lossOf(td: ScenarioTd, { start, end }: AddressRange): Reason | null {
+  const lost = td.lostWith(start, end);
+  if (lost === null) return null;
+  const what = lost === 'memory' ? 'memory' : 'a control structure';
+  const text = `${what} of the TD was in ${formatRange({ start, end })}, which is gone`;
+  return { code: 'td-memory-gone', text, data: { start, end } };
 }
 
 /** IA32_VMX_BASIC bit 60: SEAMRET leaves the current VMCS valid. */

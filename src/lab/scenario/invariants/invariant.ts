@@ -18,8 +18,8 @@ export interface ScenarioInvariant {
   readonly name: string;
   /** What holds, in one sentence. */
   readonly title: string;
-  /** `event`: after every event. `audit`: now and then and at the end, because it takes longer. */
-  readonly when: 'event' | 'audit';
+  /** After every event, `always` even once the host is no more; `audit`: now and then and at the end. */
+  readonly when: 'always' | 'event' | 'audit';
   /** What is wrong, or null. */
   readonly check: (look: InvariantLook) => string | null;
 }

@@ -32,7 +32,7 @@ export const SCENARIO_INVARIANTS: readonly ScenarioInvariant[] = [
   {
     name: 'reasons',
     title: 'nothing is refused, killed or fails without a reason',
-    when: 'event',
+    when: 'always',
     check: ({ outcomes }) => {
       const without = outcomes.find(
         ({ result, reason }) =>

@@ -154,7 +154,8 @@ function placed(
       path,
       `${formatRange(range)} overlaps memory ${formatRange(other)}; use state: part`,
     );
-  return { ...range, node: area.node, kind: area.kind, state: area.state };
+  const { node, kind, state = kind === 'ram' ? 'hot-pluggable' : 'present' } = area;
+  return { ...range, node, kind, state };
 }
 
 /** What firmware says of memory that is there. */

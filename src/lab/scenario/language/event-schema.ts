@@ -25,6 +25,8 @@ const Node = v.optional(whole(0, 1023));
 const Cpu = v.optional(whole(0, 8191));
 /** A part of an area of memory; the whole of it where nothing else is said. */
 const AREA = { memory: Name, offset: v.optional(SomeSize), size: v.optional(SomeSize) };
+/** Where memory goes: `movable` can always be taken away again, and no TD gets it. */
+const Zone = v.optional(word(['auto', 'kernel', 'movable']), 'auto');
 const TD_MEMORY = { td: Name, size: SomeSize };
 const CPUS = { cpu: Cpu, package: v.optional(whole(0, 7)) };
 
@@ -73,10 +75,14 @@ export const Event = v.variant('do', [
   kind('fragment', { share: Share, node: Node }),
   kind('compact', {}),
   kind('hot-add', AREA),
-  kind('hot-remove', AREA),
-  kind('online', AREA),
+  kind('hot-remove', {
+    ...AREA,
+    /** It goes without the kernel being asked first. */
+    surprise: v.optional(Flag, false),
+  }),
+  kind('online', { ...AREA, zone: Zone }),
   kind('offline', AREA),
-  kind('kmem-bind', AREA),
+  kind('kmem-bind', { ...AREA, zone: Zone }),
   kind('kmem-unbind', AREA),
   kind('cpu-offline', CPUS),
   kind('cpu-online', CPUS),

@@ -8,8 +8,8 @@ const Area = v.strictObject({
   size: SomeSize,
   node: v.optional(whole(0, 1023), 0),
   kind: v.optional(word(['ram', 'legacy-pmem', 'nvdimm', 'cxl', 'soft-reserved']), 'ram'),
-  /** `part`: a name for a piece of the memory that is there. */
-  state: v.optional(word(['present', 'hot-pluggable', 'part']), 'hot-pluggable'),
+  /** `part`: a name for a piece of the memory that is there. RAM is to be plugged in, a device's memory is there. */
+  state: v.optional(word(['present', 'hot-pluggable', 'part'])),
   /** A CMR covers it. */
   convertible: v.optional(Flag, false),
 });

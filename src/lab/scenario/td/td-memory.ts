@@ -8,6 +8,7 @@ import type { TdHost } from './td-host.ts';
 /** Order and SEPT level of a 2 MiB page. */
 const LARGE_ORDER = 9;
 const LEVEL_2M = 1;
+const PAGES_IN_2M = PAGE_2M / PAGE_4K;
 /** Highest secure EPT level below the root of a 4-level tree. */
 const TOP_TABLE_LEVEL = 3;
 /** Bytes that a table of each level maps. */
@@ -81,11 +82,21 @@ export class TdMemory {
   /** Makes up to `bytes` of what is shared private again, with other pages. Throws KernelError. */
   unshare(bytes: number): void {
     for (let done = 0; done < bytes; ) {
-      const place = this.shared.at(-1);
+      const place = this.shared.pop();
       if (place === undefined) return;
-      this.#giveAt(place);
-      this.shared.pop();
-      done += PAGE_4K * 2 ** place.order;
+      const { gpa, order } = place;
+      try {
+        if (order === 0) this.#give(gpa, 0);
+        else if (!this.#giveLarge(gpa)) {
+          // Page by page from now on, so that a failure leaves the rest shared.
+          for (let i = PAGES_IN_2M - 1; i >= 0; i--) this.shared.push({ gpa: gpa + i * PAGE_4K, order: 0 });
+          continue;
+        }
+      } catch (error) {
+        this.shared.push(place);
+        throw error;
+      }
+      done += PAGE_4K * 2 ** order;
     }
   }
 
@@ -101,13 +112,9 @@ export class TdMemory {
     return this.chunks.find(({ address, order }) => address < end && start < address + PAGE_4K * 2 ** order);
   }
 
-  #giveAt({ gpa, order }: Omit<Chunk, 'address'>): void {
-    if (order === 0) this.#give(gpa, 0);
-    else if (!this.#giveLarge(gpa)) for (let at = gpa; at < gpa + PAGE_2M; at += PAGE_4K) this.#give(at, 0);
-  }
-
-  /** False when no 2 MiB are free in one piece. */
+  /** False when no 2 MiB are free in one piece, and where a table for small pages is already. */
   #giveLarge(gpa: number): boolean {
+    if (this.#present[1]!.has(gpa / PAGE_2M)) return false;
     try {
       this.#give(gpa, LARGE_ORDER);
       return true;

@@ -1,33 +1,42 @@
 /** Memory that comes, goes, and fails. */
-import { contains, formatRange, overlaps } from '../../../../abi/address.ts';
+import { type AddressRange, contains, formatRange, overlaps } from '../../../../abi/address.ts';
 import { KernelError } from '../../../../abi/errno.ts';
 import type { MemoryRange } from '../../../../machine/description.ts';
+import { noSuch } from '../outcome.ts';
 import type { ScenarioHost } from '../scenario-host.ts';
-import type { Handlers } from './handler.ts';
+import type { EventOf, Handlers } from './handler.ts';
 
 /** @internal */
 export const MEMORY_EVENTS: Handlers<
   'hot-add' | 'hot-remove' | 'online' | 'offline' | 'kmem-bind' | 'kmem-unbind' | 'memory-error'
 > = {
   'hot-add': (host, event) => wanted(host, host.area(event), (range) => plugIn(host, range)),
-  'hot-remove': (host, event) => {
+  'hot-remove': async (host, event) => {
     const range = host.area(event);
     const { machine } = host.host;
-    if (!machine.presentMemory.some((present) => contains(present, range))) throw absent(range);
+    if (!machine.presentMemory.some((present) => contains(present, range)))
+      throw new KernelError('ENODEV', 'memory-absent', `memory ${formatRange(range)} is not there`);
+    const isOnline = host.kernel.memblock.some((region) => region.kind === 'ram' && overlaps(region, range));
+    if (isOnline && !event.surprise) await host.kernel.offlineMemory(range);
     machine.hotRemoveMemory(range);
-    loseTds(host, range);
+    host.lose(range);
   },
-  online: (host, event) => wanted(host, host.area(event), (range) => host.kernel.onlineMemory(range)),
+  online: (host, event) =>
+    wanted(host, host.area(event), (range) => host.kernel.onlineMemory(range, event.zone)),
   offline: (host, event) => host.kernel.offlineMemory(host.area(event)),
   'kmem-bind': (host, event) =>
     wanted(host, host.area(event), async (range) => {
-      plugIn(host, range);
-      await host.kernel.onlineMemory(range);
+      await host.kernel.kmemAdd(range);
+      await host.kernel.onlineMemory(range, event.zone);
     }),
-  'kmem-unbind': (host, event) => host.kernel.offlineMemory(host.area(event)),
-  'memory-error': (host, event) => {
-    void host;
-    void event;
+  'kmem-unbind': async (host, event) => {
+    const range = host.area(event);
+    if (host.kernel.memblock.some((region) => region.kind === 'ram' && contains(region, range)))
+      await host.kernel.offlineMemory(range);
+    await host.kernel.kmemRemove(range);
+  },
+  'memory-error': async (host, event) => {
+    await host.kernel.memoryFailure(failing(host, event));
   },
 };
 
@@ -37,13 +46,16 @@ async function wanted(
   range: MemoryRange,
   use: (range: MemoryRange) => void | Promise<void>,
 ): Promise<void> {
-  const { refusedMemory } = host;
-  const index = refusedMemory.findIndex((refused) => overlaps(refused, range));
+  const isSame = (refused: AddressRange): boolean => overlaps(refused, range);
   try {
     await use(range);
-    if (index >= 0) refusedMemory.splice(index, 1);
+    const index = host.refusedMemory.findIndex(isSame);
+    if (index >= 0) host.refusedMemory.splice(index, 1);
   } catch (error) {
-    if (index < 0) refusedMemory.push(range);
+    // What it has already it is not refused.
+    const isKnown = host.kernel.memblock.some((region) => region.kind === 'ram' && overlaps(region, range));
+    const isThere = host.host.machine.presentMemory.some((present) => overlaps(present, range));
+    if (isThere && !isKnown && !host.refusedMemory.some(isSame)) host.refusedMemory.push(range);
     throw error;
   }
 }
@@ -53,21 +65,18 @@ function plugIn({ host, kernel }: ScenarioHost, range: MemoryRange): void {
   if (machine.presentMemory.some((present) => overlaps(present, range)))
     throw new KernelError('EEXIST', 'memory-present', `memory ${formatRange(range)} is there already`);
   machine.hotAddMemory(range);
-  if (kernel.hotplug.offline.some((region) => contains(region, range))) return;
-  const line = kernel.log.entries.findLast(({ code }) => code === 'hot-add-refused');
-  throw new KernelError('EPERM', 'hot-add-refused', line?.text ?? 'the hot-add was refused');
+  const refused = kernel.hotplug.refused.find((one) => overlaps(one.range, range));
+  if (refused === undefined) return;
+  const { code, text, data } = refused.why;
+  throw new KernelError('EPERM', code, text, { ...data });
 }
 
-function absent(range: MemoryRange): KernelError {
-  return new KernelError('ENODEV', 'memory-absent', `memory ${formatRange(range)} is not there`);
-}
-
-/** TDs that have pages in memory that went. */
-function loseTds(host: ScenarioHost, range: MemoryRange): void {
-  for (const td of [...host.living()]) {
-    const lost = td.lostWith(range.start, range.end);
-    if (lost === null) continue;
-    const text = `${lost === 'memory' ? 'memory' : 'a control structure'} of the TD was in ${formatRange(range)}, which is gone`;
-    host.kill(td, { code: 'td-memory-gone', text, data: { start: range.start, end: range.end } });
-  }
+/** Address of the page that fails: one of the TD's, or one of an area. */
+function failing(host: ScenarioHost, event: EventOf<'memory-error'>): number {
+  const { td: name, memory, offset = 0, draw } = event;
+  if (memory !== undefined) return host.area({ memory, offset }).start;
+  const { chunks } = host.findTd(name!, draw).memory;
+  const chunk = chunks[Math.floor(draw * chunks.length)];
+  if (chunk === undefined) throw noSuch('private-memory', name!);
+  return chunk.address;
 }

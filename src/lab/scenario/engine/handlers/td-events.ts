@@ -11,7 +11,9 @@ export const TD_EVENTS: Handlers<'td-start' | 'td-stop' | 'td-grow' | 'td-conver
     if (host.tds.has(name))
       throw new KernelError('EEXIST', 'name-taken', `a TD '${name}' is there already`, { name });
     const tdHost = await host.tdHost();
-    host.tds.set(name, ScenarioTd.start(tdHost, { name, memory, vcpus, node }));
+    const td = ScenarioTd.start(tdHost, { name, memory, vcpus, node });
+    host.tds.set(name, td);
+    host.touch(td);
   },
   'td-stop': (host, { td: name, draw }) => {
     // One that is dead already is given back by whoever closes it.
@@ -44,6 +46,7 @@ export const TD_EVENTS: Handlers<'td-start' | 'td-stop' | 'td-grow' | 'td-conver
 function live(host: ScenarioHost, td: ScenarioTd, work: () => void): void {
   try {
     work();
+    host.touch(td);
   } catch (error) {
     if (!(error instanceof KernelError) || error.errno === 'ENOMEM') throw error;
     host.callFailed(td, error);
