@@ -45,7 +45,8 @@ export interface Backend {
   readonly protectsEoi?: boolean;
   /** True where the guest's TSC is not KVM's to scale (tdx). */
   readonly protectsTsc?: boolean;
-  createVcpu(vcpu: Vcpu): void | Promise<void>;
+  /** Throws ENOMEM, with nothing left. Caller holds vm.lock. */
+  createVcpu(vcpu: Vcpu): void;
   freeVcpu(vcpu: Vcpu): Promise<void>;
   /** Refuses KVM_RUN before the technology's set-up is complete: throws KernelError. */
   checkRun(vcpu: Vcpu): void;

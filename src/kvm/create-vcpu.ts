@@ -11,7 +11,7 @@ import type { Vm } from './vm.ts';
 
 /**
  * Throws EINVAL for an id or number of vCPUs beyond the limits, what the technology says, EEXIST for an id that is taken,
- * ENOMEM, EMFILE.
+ * EMFILE, ENOMEM.
  * @internal
  */
 export async function createVcpu(vm: Vm, arg: UserArg, task: Task): Promise<number> {
@@ -19,38 +19,39 @@ export async function createVcpu(vm: Vm, arg: UserArg, task: Task): Promise<numb
   if (id >= MAX_VCPU_IDS) {
     throw new KernelError('EINVAL', 'vcpu-id', `vCPU ids are below ${MAX_VCPU_IDS}`, { id });
   }
-  return vm.lock.run(async () => {
+  await vm.lock.run(() => {
     if (vm.createdVcpus >= vm.maxVcpus) {
       throw new KernelError('EINVAL', 'vcpu-limit', `the VM has ${vm.maxVcpus} vCPUs and cannot have more`, {
         id,
         max: vm.maxVcpus,
       });
     }
-    vm.backend.checkCreateVcpu(id);
-    if (vm.vcpus.has(id)) {
-      throw new KernelError('EEXIST', 'vcpu-exists', `the VM has a vCPU ${id} already`, { id });
-    }
-    task.process.files.reserve();
-    const vcpu = new Vcpu(vm, id, RunPage.allocate(vm.kernel, task.lp.node));
     vm.createdVcpus++;
-    try {
-      await vm.backend.createVcpu(vcpu);
-    } catch (error) {
-      vm.createdVcpus--;
-      vcpu.free();
-      throw error;
-    }
-    vm.vcpus.set(id, vcpu);
-    vm.get();
-    try {
-      return await task.installFile(new VcpuFile(vcpu));
-    } catch (error) {
-      // Another thread took the last descriptor.
-      vm.vcpus.delete(id);
-      vm.createdVcpus--;
-      await vm.backend.freeVcpu(vcpu);
-      vcpu.free();
-      throw error;
-    }
   });
+  try {
+    // The kernel creates it without the lock: others find that one is under way.
+    await vm.kernel.schedule?.('vcpu-create');
+    return await vm.lock.run(() => addVcpu(vm, id, task));
+  } catch (error) {
+    vm.createdVcpus--;
+    throw error;
+  }
+}
+
+function addVcpu(vm: Vm, id: number, task: Task): Promise<number> {
+  vm.backend.checkCreateVcpu(id);
+  if (vm.vcpus.has(id)) {
+    throw new KernelError('EEXIST', 'vcpu-exists', `the VM has a vCPU ${id} already`, { id });
+  }
+  task.process.files.reserve();
+  const vcpu = new Vcpu(vm, id, RunPage.allocate(vm.kernel, task.lp.node));
+  try {
+    vm.backend.createVcpu(vcpu);
+  } catch (error) {
+    vcpu.free();
+    throw error;
+  }
+  vm.vcpus.set(id, vcpu);
+  vm.get();
+  return task.installFile(new VcpuFile(vcpu));
 }

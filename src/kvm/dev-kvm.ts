@@ -9,7 +9,7 @@ import type { FileStat, UserArg } from '../kernel/process/system-calls.ts';
 import type { Task } from '../kernel/process/task.ts';
 import { argumentValue, expectNone } from './argument.ts';
 import { checkExtension } from './capabilities.ts';
-import { getSupportedCpuid } from './guest-cpuid.ts';
+import { supportedCpuid, writeCpuid } from './guest-cpuid.ts';
 import type { Kvm } from './kvm.ts';
 import { KVM_STAT } from './kvm-stat.ts';
 import { RUN_PAGES } from './run-page.ts';
@@ -38,7 +38,7 @@ export class KvmDevice implements FileObject {
         expectNone(arg);
         return RUN_PAGES * PAGE_4K;
       case KVM.GET_SUPPORTED_CPUID:
-        return getSupportedCpuid(task.lp, arg, task);
+        return writeCpuid(supportedCpuid(task.lp), arg, task);
       case KVM.GET_DEVICE_ATTR:
       case KVM.HAS_DEVICE_ATTR:
         return deviceAttribute(this.#kvm, request, arg, task);

@@ -36,16 +36,6 @@ export function isSameCpuid(one: GuestCpuid, other: GuestCpuid): boolean {
   return JSON.stringify(one) === JSON.stringify(other);
 }
 
-/** KVM_GET_SUPPORTED_CPUID. Throws E2BIG where the entries do not fit, with nothing written. @public */
-export async function getSupportedCpuid(lp: LogicalProcessor, arg: UserArg, task: Task): Promise<number> {
-  return writeCpuid(supportedCpuid(lp), arg, task);
-}
-
-/** KVM_GET_CPUID2. Throws E2BIG where the entries do not fit, with nothing written. @public */
-export async function getCpuid(entries: GuestCpuid, arg: UserArg, task: Task): Promise<number> {
-  return writeCpuid(entries, arg, task);
-}
-
 /** The entries of KVM_SET_CPUID2. Throws E2BIG for more than KVM takes. @public */
 export async function readCpuid(arg: UserArg, task: Task): Promise<GuestCpuid> {
   const { nent } = KVM_CPUID2.decode(await task.copyIn(arg, KVM_CPUID2.bytes));
@@ -64,8 +54,8 @@ export async function readCpuid(arg: UserArg, task: Task): Promise<GuestCpuid> {
   return Array.from({ length: nent }, (_, i) => KVM_CPUID_ENTRY2.decode(bytes, i * size));
 }
 
-/** All leaves of the processor, as a guest may have them. */
-function supportedCpuid(lp: LogicalProcessor): GuestCpuid {
+/** All leaves of the processor, as a guest may have them. @internal */
+export function supportedCpuid(lp: LogicalProcessor): GuestCpuid {
   return [...lp.machine.cpuid.keys()].map((key) => {
     const [leaf, subleaf] = key.split('.') as [string, string];
     const isAlike = subleaf === '*';
@@ -85,7 +75,8 @@ function supportedCpuid(lp: LogicalProcessor): GuestCpuid {
   });
 }
 
-async function writeCpuid(entries: GuestCpuid, arg: UserArg, task: Task): Promise<number> {
+/** KVM_GET_CPUID2 and KVM_GET_SUPPORTED_CPUID. Throws E2BIG where the entries do not fit, with nothing written. @internal */
+export async function writeCpuid(entries: GuestCpuid, arg: UserArg, task: Task): Promise<number> {
   const { nent } = KVM_CPUID2.decode(await task.copyIn(arg, KVM_CPUID2.bytes));
   if (nent < entries.length) {
     throw new KernelError(

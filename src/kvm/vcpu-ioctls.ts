@@ -6,7 +6,7 @@ import { REGISTER_NAMES } from '../abi/registers.ts';
 import type { UserArg } from '../kernel/process/system-calls.ts';
 import type { Task } from '../kernel/process/task.ts';
 import { expectNone } from './argument.ts';
-import { getCpuid, isSameCpuid, readCpuid } from './guest-cpuid.ts';
+import { isSameCpuid, readCpuid, writeCpuid } from './guest-cpuid.ts';
 import { preFaultMemory } from './pre-fault.ts';
 import { runVcpu } from './run-loop.ts';
 import { setVcpuTscKhz } from './tsc.ts';
@@ -30,7 +30,7 @@ export const VCPU_IOCTLS: ReadonlyMap<number, VcpuIoctl> = new Map<number, VcpuI
   [KVM.SET_TSC_KHZ, setVcpuTscKhz],
   [KVM.GET_TSC_KHZ, async ({ tscKhz }) => tscKhz],
   [KVM.SET_CPUID2, setCpuid],
-  [KVM.GET_CPUID2, (vcpu, arg, task) => getCpuid(vcpu.cpuid, arg, task)],
+  [KVM.GET_CPUID2, (vcpu, arg, task) => writeCpuid(vcpu.cpuid, arg, task)],
 ]);
 
 function run(vcpu: Vcpu, arg: UserArg, task: Task): Promise<number> {

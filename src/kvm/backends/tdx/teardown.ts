@@ -80,11 +80,11 @@ export function reclaimTables(td: TrustDomain, ept: SecureEpt): void {
 }
 
 /** Step 7: a vCPU's control pages, the TDVPR last. @internal */
-export function reclaimVcpu({ td, ...vcpu }: TdxVcpu): void {
+export function reclaimVcpu({ td, tdcx, tdvpr }: TdxVcpu): void {
   const { pages } = td.host;
-  for (const page of [...vcpu.tdcx, vcpu.tdvpr]) {
+  for (const page of [...tdcx, tdvpr]) {
     if (page === 0) continue;
-    const kind = page === vcpu.tdvpr ? 'TDVPR' : 'TDCX';
+    const kind = page === tdvpr ? 'TDVPR' : 'TDCX';
     if (td.hasKeyId) pages.leak(page, kind, 'its TD keeps its KeyID');
     else pages.reclaimAndFree(td.cpu, page, kind);
   }

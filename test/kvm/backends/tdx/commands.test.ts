@@ -221,6 +221,20 @@ describe('vCPUs of a TD', () => {
     expect(await refusal(td.command(bare, 77))).toBe('EINVAL tdx-command');
   });
 
+  it('keep the TD busy while they are being created', async () => {
+    await td.initVm();
+    const attempts: string[] = [];
+    host.kernel.schedule = async (point) => {
+      if (point !== 'vcpu-create') return;
+      host.kernel.schedule = null;
+      attempts.push(await refusal(td.finalize()));
+      attempts.push(await refusal(td.task.ioctl(td.vm, KVM.SET_TSC_KHZ, 0)));
+    };
+    await td.addVcpu(0);
+    expect(attempts).toEqual(['EBUSY vcpu-being-created', 'EINVAL tsc-khz-after-vcpus']);
+    await td.finalize();
+  });
+
   it('run when they are initialised and the TD is final', async () => {
     await td.initVm();
     await td.addVcpu(0, false);
