@@ -103,7 +103,7 @@ export const MODULE_KNOBS: {
         meaning: 'TDH.SYS.DISABLE, then caches are flushed: all TD memory is ordinary again.',
         by: 'Linux 7.2',
         why: 'The next kernel finds clean memory and can initialise the module from scratch.',
-        weakness: 'It takes the longer the more memory TDs had, and an old module does not have the call.',
+        weakness: 'A module without the call stays behind, and the next kernel has no TDX.',
       },
       {
         value: 'flush',
