@@ -130,9 +130,11 @@ describe('a vCPU', () => {
     const session = await KvmSession.start();
     const { task } = session;
     const vcpu = await session.createVcpu(await session.createVm());
+    const buffer = new Uint8Array(KVM_REGS.bytes);
+    await task.ioctl(vcpu, KVM.GET_REGS, buffer);
+    expect(KVM_REGS.decode(buffer)).toMatchObject({ rip: 0xfff0n, rflags: 2n, rdx: 0x600n, rax: 0n });
     const regs = { rax: 1n, r15: 2n, rip: 3n, rflags: 2n };
     await task.ioctl(vcpu, KVM.SET_REGS, KVM_REGS.encode(regs));
-    const buffer = new Uint8Array(KVM_REGS.bytes);
     await task.ioctl(vcpu, KVM.GET_REGS, buffer);
     expect(KVM_REGS.decode(buffer)).toMatchObject(regs);
     for (const [set, get, layout] of [

@@ -1,6 +1,7 @@
 /** VMs whose second stage the host kernel writes itself and whose memory nothing but the kernel keeps apart. */
 import { PAGE_4K } from '../../../abi/address.ts';
 import { KernelError } from '../../../abi/errno.ts';
+import { RDX } from '../../../abi/registers.ts';
 import type { Backend, BackendName, MapRequest, ZapKind } from '../../backend.ts';
 import type { FileTechnology } from '../../guest-memfd/file-technology.ts';
 import type { Vcpu } from '../../vcpu.ts';
@@ -10,6 +11,8 @@ import { decodeExit } from './decode-exit.ts';
 import { SoftwareContext } from './guest-context.ts';
 import { SecondStage } from './second-stage.ts';
 
+/** RDX after reset: a processor of family 6, whatever CPUID user space gives it later. */
+const RESET_RDX = 0x600n;
 /** Address of the first instruction after reset. */
 const RESET_VECTOR = 0xffff_fff0;
 
@@ -38,6 +41,7 @@ export class SoftwareBackend implements Backend {
   createVcpu(vcpu: Vcpu): void {
     const pfn = this.#vm.kernel.pageRefs.alloc({ purpose: 'vmcs' });
     if (pfn === null) throw new KernelError('ENOMEM', 'no-memory', 'no memory is left for a VMCS');
+    vcpu.regs.q[RDX] = RESET_RDX;
     this.contexts.set(vcpu, new SoftwareContext(vcpu, this.stage, pfn * PAGE_4K));
   }
 
