@@ -24,29 +24,38 @@ export async function exploreSeeds(runs: number, body: Schedulable, first = 1n):
 }
 
 /**
- * Runs `body` in every order of turns, depth first, at most `limit` orders. Returns how many there were, and whether
- * that was all. Throws ScheduleFailure with the choices that fail.
+ * Runs `body` in every order of turns, depth first, at most `limit` orders. Tasks that wait for one another by trying
+ * again have no end of orders; `delays` bounds how often tasks in all are passed over that waited longer than the chosen
+ * one, and so every task comes to its turn. Returns how many orders there were, and whether that was all. Throws
+ * ScheduleFailure with the choices that fail.
  * @public
  */
 export async function exploreAll(
   body: Schedulable,
   limit = Number.POSITIVE_INFINITY,
+  delays = Number.POSITIVE_INFINITY,
 ): Promise<{ readonly runs: number; readonly complete: boolean }> {
   let choices: readonly number[] | null = [];
   for (let runs = 1; ; runs++) {
     const scheduler = new Scheduler(replayChooser(choices));
     await runOnce(scheduler, body, `choices ${choices.join(' ')}`);
-    choices = nextChoices(scheduler.turns);
+    choices = nextChoices(scheduler.turns, delays);
     if (choices === null) return { runs, complete: true };
     if (runs >= limit) return { runs, complete: false };
   }
 }
 
-/** The choices that follow in depth-first order: the last turn that has another task left takes the next one. */
-function nextChoices(turns: readonly Turn[]): readonly number[] | null {
-  const last = turns.findLastIndex(({ choices, chosen }) => chosen + 1 < choices);
-  if (last < 0) return null;
-  return [...turns.slice(0, last).map(({ chosen }) => chosen), turns[last]!.chosen + 1];
+/** The choices that follow in depth-first order: the last turn that may pass over one more task does. */
+function nextChoices(turns: readonly Turn[], delays: number): readonly number[] | null {
+  let passed = turns.reduce((sum, { chosen }) => sum + chosen, 0);
+  for (let last = turns.length - 1; last >= 0; last--) {
+    const { choices, chosen } = turns[last]!;
+    if (chosen + 1 < choices && passed < delays) {
+      return [...turns.slice(0, last).map((turn) => turn.chosen), chosen + 1];
+    }
+    passed -= chosen;
+  }
+  return null;
 }
 
 async function runOnce(scheduler: Scheduler, body: Schedulable, how: string): Promise<void> {

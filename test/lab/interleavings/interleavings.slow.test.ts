@@ -1,4 +1,4 @@
-/** Tens of thousands of races, and every order of the smallest programs. */
+/** Tens of thousands of races, and the smallest programs in every order with few delays. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { exploreAll } from '../../../src/lab/schedule/explore.ts';
@@ -10,8 +10,8 @@ import { TINY_PROGRAMS } from './tiny-programs.ts';
 const PROGRAMS = 800;
 const LARGE_PROGRAMS = 60;
 const SEEDS = 4;
-/** No tiny program has as many orders. */
-const ORDERS = 5000;
+/** Turns in which a task goes on before one that waits longer. */
+const DELAYS = 5;
 
 const subjects: readonly Subject[] = Object.values(SUBJECTS);
 
@@ -30,10 +30,10 @@ describe.each(subjects)('races of $name', (subject) => {
   });
 
   it.each(isLarge ? [] : Object.entries(TINY_PROGRAMS))(
-    'keep them in every order: %s',
+    'keep them in every order with five delays: %s',
     async (_name, program) => {
       const track = new RaceTrack(subject);
-      const { complete } = await exploreAll((scheduler) => track.run(scheduler, program), ORDERS);
+      const { complete } = await exploreAll((scheduler) => track.run(scheduler, program), undefined, DELAYS);
       expect(complete).toBe(true);
     },
   );

@@ -55,6 +55,34 @@ describe('a scheduler', () => {
     expect({ runs, complete }).toEqual({ runs: 10, complete: false });
   });
 
+  it('comes to an end with tasks that try again and again, where delays are bounded', async () => {
+    const orders = new Set<string>();
+    const { runs, complete } = await exploreAll(
+      async (scheduler) => {
+        const log: string[] = [];
+        let isDone = false;
+        const waiting = scheduler.start('waiting', async () => {
+          while (!isDone) {
+            log.push('w');
+            await scheduler.point('again');
+          }
+        });
+        const working = scheduler.start('working', async () => {
+          await scheduler.point('at work');
+          isDone = true;
+        });
+        await scheduler.run();
+        await Promise.all([waiting, working]);
+        orders.add(log.join(''));
+      },
+      undefined,
+      2,
+    );
+    expect(complete).toBe(true);
+    expect(orders.size).toBeGreaterThan(2);
+    expect(runs).toBeLessThan(30);
+  });
+
   it('finds a race that one order has, and names the choices that repeat it', async () => {
     const race = async (scheduler: Scheduler): Promise<void> => {
       let shared = 0;
