@@ -7,7 +7,7 @@ import { knobValues } from '../../../kernel/policy/knobs.ts';
 import { ZONE_ORDER } from '../../../kernel/zone.ts';
 import type { AbstractConfig, AbstractEvent, AbstractEventKind, LiveKnob } from './config.ts';
 import { LIVE_KNOBS } from './config.ts';
-import { enableAtBoot } from './enabling.ts';
+import { enableAtBoot, takeForKernel } from './enabling.ts';
 import { AREA, HOST, Layout, MEMORY, OWNER, TASK, TDX } from './layout.ts';
 import { STEPS } from './steps/steps.ts';
 
@@ -23,11 +23,14 @@ export interface AbstractOutcome {
   readonly reason: string | null;
 }
 
+/** What of pages is decided outside the model. */
+export type PageUse = 'kernel' | 'pamt' | 'control' | 'memory' | 'host';
+
 /** Where pages come from, instead of a choice of the search: what a real kernel did. @internal */
 export interface PageSource {
-  /** The next pages of the allocation under way; null where it failed or had enough. */
-  next(): { readonly area: number; readonly pages: number } | null;
-  /** Pages that are given back by part, such as when memory is shared: all of them by area. */
+  /** The next pages of the allocation under way: `enough` where it had all, `nothing` where it found none. */
+  next(use: PageUse): { readonly area: number; readonly pages: number } | 'enough' | 'nothing';
+  /** Pages that a TD gave back by part. */
   back(): readonly { readonly area: number; readonly pages: number }[];
 }
 
@@ -79,6 +82,7 @@ export class AbstractHost {
       s[layout.area(i, AREA.state)] = MEMORY[state];
       s[layout.area(i, AREA.free)] = state === 'online' ? pages : 0;
     });
+    takeForKernel(this, s, 'kernel', AREA.kept);
     enableAtBoot(this, s);
     return s;
   }

@@ -11,11 +11,9 @@ export interface AbstractArea {
   readonly pages: number;
   /** A CMR holds it. */
   readonly convertible: boolean;
-  /** Below 1 MiB: never TDX memory, and no obstacle to a zone that otherwise is. */
-  readonly isLow: boolean;
   readonly kind: 'ram' | 'legacy-pmem';
   /** When the kernel has booted, before TDX is initialised. */
-  readonly state: 'absent' | 'offline' | 'online';
+  readonly state: 'absent' | 'offline' | 'online' | 'idle';
 }
 
 /** A TD or an allocation of the host's programs: what can own pages. @public */
@@ -37,12 +35,18 @@ export type AbstractEvent =
       readonly node: number;
     }
   | { readonly do: 'td-stop'; readonly td: number }
-  | { readonly do: 'td-grow'; readonly td: number; readonly pages: number; readonly node: number }
+  | {
+      readonly do: 'td-grow';
+      readonly td: number;
+      /** Pages of secure EPT. */
+      readonly control: number;
+      readonly pages: number;
+    }
   | {
       readonly do: 'td-convert';
       readonly td: number;
+      readonly control: number;
       readonly pages: number;
-      readonly node: number;
       readonly to: 'both' | 'shared' | 'private' | 'host';
     }
   | {
@@ -56,9 +60,10 @@ export type AbstractEvent =
     }
   | { readonly do: 'host-free'; readonly owner: number }
   | {
-      readonly do: 'hot-add' | 'hot-remove' | 'online' | 'offline' | 'kmem-bind';
+      readonly do: 'hot-add' | 'online' | 'offline' | 'kmem-bind' | 'kmem-unbind';
       readonly areas: readonly number[];
     }
+  | { readonly do: 'hot-remove'; readonly areas: readonly number[]; readonly surprise: boolean }
   | { readonly do: 'use-tdx' }
   | { readonly do: 'keyid-shortage'; readonly leave: number }
   | { readonly do: 'kexec'; readonly crash: boolean }

@@ -29,7 +29,7 @@ export function beginEnabling(host: AbstractHost, s: AbstractState, owner: numbe
 export function fixTdxMemory(host: AbstractHost, s: AbstractState): void {
   const { layout, config } = host;
   const { tdxMemory, tdxNodes } = config.policy;
-  config.areas.forEach(({ convertible, kind, isLow }, area) => {
+  config.areas.forEach(({ convertible, kind }, area) => {
     const isOnline = s[layout.area(area, AREA.state)] === MEMORY.online;
     const isChosen = {
       'boot-ram': isOnline && kind === 'ram',
@@ -37,7 +37,7 @@ export function fixTdxMemory(host: AbstractHost, s: AbstractState): void {
       cmr: convertible,
       nodes: isOnline && kind === 'ram' && tdxNodes.includes(s[layout.area(area, AREA.node)]!),
     }[tdxMemory];
-    s[layout.area(area, AREA.tdx)] = Number(isChosen && !isLow);
+    s[layout.area(area, AREA.tdx)] = Number(isChosen);
   });
 }
 
@@ -45,19 +45,23 @@ export function fixTdxMemory(host: AbstractHost, s: AbstractState): void {
 export function allocatePamt(host: AbstractHost, s: AbstractState): string | null {
   const { layout, config, source } = host;
   if (source !== null) {
-    for (let got = source.next(); got !== null; got = source.next()) takePamt(host, s, got.area, got.pages);
-    return null;
+    return takeForKernel(host, s, 'pamt', AREA.pamt) ? null : failEnabling(host, s, 'pamt-allocation');
   }
   let covered = 0;
-  for (let area = 0; area < layout.areas; area++)
+  let reserved = 0;
+  for (let area = 0; area < layout.areas; area++) {
     if (isTdx(host, s, area)) covered += config.areas[area]!.pages;
+    reserved += s[layout.area(area, AREA.pamt)]!;
+  }
   const request: PageRequest = { isForTd: false, node: 0, isStrict: false, movable: false, nonTdxOk: false };
-  let rest = Math.ceil(covered / (config.policy.dynamicPamt ? PAGES_PER_BITMAP_PAGE : PAGES_PER_PAMT_PAGE));
+  const each = config.policy.dynamicPamt ? PAGES_PER_BITMAP_PAGE : PAGES_PER_PAMT_PAGE;
+  let rest = Math.ceil(covered / each) - reserved;
   while (rest > 0) {
     const [area] = candidates(host, s, request).areas;
     if (area === undefined) return failEnabling(host, s, 'pamt-allocation');
     const pages = Math.min(rest, s[layout.area(area, AREA.free)]!);
-    takePamt(host, s, area, pages);
+    s[layout.area(area, AREA.free)]! -= pages;
+    s[layout.area(area, AREA.pamt)]! += pages;
     rest -= pages;
   }
   return null;
@@ -88,17 +92,41 @@ export function failEnabling(host: AbstractHost, s: AbstractState, reason: strin
   return reason;
 }
 
+/** Sets PAMT aside for the memory there is; without room for it nothing is. */
+function reservePamt(host: AbstractHost, s: AbstractState): void {
+  const { layout } = host;
+  fixTdxMemory(host, s);
+  allocatePamt(host, s);
+  for (let area = 0; area < layout.areas; area++) s[layout.area(area, AREA.tdx)] = 0;
+  s[layout.host(HOST.tdx)] = TDX.uninitialized;
+}
+
 /** What boot does under the policies that enable then; no task runs yet. @internal */
 export function enableAtBoot(host: AbstractHost, s: AbstractState): void {
-  const { enable, optedIn } = host.config.policy;
-  if (enable === 'first-user' || (enable === 'opt-in' && !optedIn)) return;
+  const { enable, optedIn, pamtPlacement } = host.config.policy;
+  if (enable === 'first-user' || (enable === 'opt-in' && !optedIn)) {
+    if (pamtPlacement === 'reserved' && host.source === null) reservePamt(host, s);
+    return;
+  }
   if (beginEnabling(host, s, 0) !== null) return;
   fixTdxMemory(host, s);
   if (allocatePamt(host, s) !== null || configure(host, s) !== null) return;
   finishEnabling(host, s);
 }
 
-function takePamt({ layout }: AbstractHost, s: AbstractState, area: number, pages: number): void {
-  s[layout.area(area, AREA.free)]! -= pages;
-  s[layout.area(area, AREA.pamt)]! += pages;
+/** Takes what a real kernel took for itself; false where it found nothing. Without one it takes nothing. @internal */
+export function takeForKernel(
+  host: AbstractHost,
+  s: AbstractState,
+  use: 'kernel' | 'pamt',
+  field: number,
+): boolean {
+  const { layout, source } = host;
+  if (source === null) return true;
+  for (;;) {
+    const found = source.next(use);
+    if (typeof found === 'string') return found === 'enough';
+    s[layout.area(found.area, AREA.free)]! -= found.pages;
+    s[layout.area(found.area, field)]! += found.pages;
+  }
 }

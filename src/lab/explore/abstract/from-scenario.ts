@@ -1,5 +1,5 @@
 /** The abstract host of a scenario: its memory area by area, and a task for each subject of its events. */
-import { type AddressRange, contains, MIB, overlaps, PAGE_2M, PAGE_4K } from '../../../abi/address.ts';
+import { type AddressRange, contains, GIB, MIB, overlaps, PAGE_2M, PAGE_4K } from '../../../abi/address.ts';
 import { InputError } from '../../../abi/input-error.ts';
 import { memblockFromFirmware } from '../../../kernel/memblock.ts';
 import { DEFAULT_POLICY, type KernelPolicy } from '../../../kernel/policy/kernel-policy.ts';
@@ -34,8 +34,10 @@ const MOST_PAGES = 2 ** 31 - 1;
 const FEW_TABLES = 3;
 
 /** Throws InputError for events that have no steps here. @public */
-export function abstractConfig(scenario: Scenario, seed = scenario.seed): PlacedConfig {
-  const events = timeline(scenario, seed);
+export function abstractConfig(
+  scenario: Scenario,
+  events: readonly PlannedEvent[] = timeline(scenario),
+): PlacedConfig {
   const areas = areasOf(scenario, events);
   const owners = ownersOf(events);
   const policy: KernelPolicy = { ...DEFAULT_POLICY, ...scenario.policy.knobs };
@@ -77,27 +79,32 @@ function subjectOf(event: PlannedEvent): string {
 
 function abstractEvents(event: PlannedEvent, context: Context): readonly AbstractEvent[] {
   const { owners, release, areas, scenario } = context;
-  const owner = (name: string): number => {
-    const index = owners.findIndex((one) => one.name === name);
-    if (index >= 0) return index;
-    throw new InputError(
-      `${event.do} '${name}': an exhaustive search needs events that name one TD or allocation`,
-    );
-  };
+  const owner = (name: string): number => owners.findIndex((one) => one.name === name);
   switch (event.do) {
     case 'td-start': {
-      const control = 1 + (release?.tdcsPages ?? 0) + event.vcpus * (release?.tdvpsPages ?? 0) + FEW_TABLES;
+      const control = 1 + (release?.tdcsPages ?? 0) + event.vcpus * (release?.tdvpsPages ?? 0);
       const pages = event.memory / PAGE_4K;
-      return [{ do: 'td-start', td: owner(event.name), control, pages, node: event.node ?? 0 }];
+      return [
+        {
+          do: 'td-start',
+          td: owner(event.name),
+          control: control + FEW_TABLES + tablesOf(pages),
+          pages,
+          node: event.node ?? 0,
+        },
+      ];
     }
     case 'td-stop':
       return [{ do: 'td-stop', td: owner(event.td) }];
-    case 'td-grow':
-      return [{ do: 'td-grow', td: owner(event.td), pages: event.size / PAGE_4K, node: 0 }];
+    case 'td-grow': {
+      const pages = event.size / PAGE_4K;
+      return [{ do: 'td-grow', td: owner(event.td), control: tablesOf(pages), pages }];
+    }
     case 'td-convert':
-      return [{ do: 'td-convert', td: owner(event.td), pages: event.size / PAGE_4K, node: 0, to: event.to }];
-    case 'balloon':
-      return [{ do: 'td-convert', td: owner(event.td), pages: event.size / PAGE_4K, node: 0, to: 'host' }];
+    case 'balloon': {
+      const to = event.do === 'balloon' ? 'host' : event.to;
+      return [{ do: 'td-convert', td: owner(event.td), control: 0, pages: event.size / PAGE_4K, to }];
+    }
     case 'host-alloc': {
       const pages = event.size === undefined ? { share: event.share ?? 0 } : event.size / PAGE_4K;
       const node = event.node ?? null;
@@ -105,14 +112,14 @@ function abstractEvents(event: PlannedEvent, context: Context): readonly Abstrac
     }
     case 'host-free':
       return [{ do: 'host-free', owner: owner(event.host) }];
-    case 'hot-add':
     case 'hot-remove':
+      return [{ do: 'hot-remove', areas: partsOf(event, scenario, areas), surprise: event.surprise }];
+    case 'hot-add':
     case 'online':
     case 'offline':
     case 'kmem-bind':
-      return [{ do: event.do, areas: partsOf(event, scenario, areas) }];
     case 'kmem-unbind':
-      return [{ do: 'offline', areas: partsOf(event, scenario, areas) }];
+      return [{ do: event.do, areas: partsOf(event, scenario, areas) }];
     case 'use-tdx':
       return [{ do: 'use-tdx' }];
     case 'keyid-shortage':
@@ -132,20 +139,32 @@ function abstractEvents(event: PlannedEvent, context: Context): readonly Abstrac
   }
 }
 
+/** Secure EPT of so many pages more: a table for each GiB. */
+function tablesOf(pages: number): number {
+  return Math.floor((pages * PAGE_4K) / GIB);
+}
+
 function knobIndex(knob: LiveKnob, text: string): number {
   return (knobValues(knob) as readonly unknown[]).indexOf(parseKnob(knob, text));
 }
 
+/** Owners that begin some time, and those that events only ask for. Throws InputError for events that may mean several. */
 function ownersOf(events: readonly PlannedEvent[]): readonly AbstractOwner[] {
   const owners = new Map<string, AbstractOwner>();
   for (const event of events) {
     if (event.do !== 'td-start' && event.do !== 'host-alloc') continue;
     const { name } = event;
-    owners.set(name, {
-      name,
-      isTd: event.do === 'td-start',
-      movable: event.do === 'host-alloc' && event.movable,
-    });
+    const isTd = event.do === 'td-start';
+    owners.set(name, { name, isTd, movable: event.do === 'host-alloc' && event.movable });
+  }
+  const known = [...owners.keys()];
+  for (const event of events) {
+    const isTd = 'td' in event;
+    const name = isTd ? event.td : event.do === 'host-free' ? event.host : undefined;
+    if (name === undefined || owners.has(name)) continue;
+    if (name === 'any' || known.some((one) => one.startsWith(`${name}-`)))
+      throw new InputError(`${event.do} '${name}': an exhaustive search needs events that name one TD`);
+    owners.set(name, { name, isTd, movable: false });
   }
   return [...owners.values()];
 }
@@ -182,12 +201,12 @@ function areasOf(scenario: Scenario, events: readonly PlannedEvent[]): readonly 
   const absent = named.filter((area) => !online.some((region) => overlaps(region, area)));
   const pieces = [
     ...online.map(({ node, kind, start, end }) => ({ node, kind, start, end, state: 'online' as const })),
-    ...absent.map(({ node, start, end }) => ({
+    ...absent.map(({ node, start, end, state }) => ({
       node,
       kind: 'ram' as const,
       start,
       end,
-      state: 'absent' as const,
+      state: state === 'present' ? ('idle' as const) : ('absent' as const),
     })),
   ];
   const areas = new Map<string, PlacedArea>();
@@ -196,12 +215,13 @@ function areasOf(scenario: Scenario, events: readonly PlannedEvent[]): readonly 
       for (const { name: zone, startPfn, endPfn } of piecesByZone(range)) {
         const part = { start: startPfn * PAGE_4K, end: endPfn * PAGE_4K };
         const convertible = machine.cmrs.some((cmr) => contains(cmr, part));
-        const isLow = part.end <= MIB;
+        // The kernel keeps memory below 1 MiB for itself.
+        if (part.end <= MIB) continue;
         const label = named.find((area) => contains(area, part));
         const offset = label === undefined ? 0 : part.start - label.start;
         const name =
           label === undefined
-            ? `node ${piece.node} ${zone}${isLow ? ' below 1 MiB' : ''}${convertible || isLow ? '' : ' outside CMRs'}`
+            ? `node ${piece.node} ${zone}${convertible ? '' : ' outside CMRs'}`
             : `${label.name}${offset === 0 ? '' : `+${offset / PAGE_2M}`}`;
         const known = areas.get(name);
         const ranges = [...(known?.ranges ?? []), part];
@@ -209,7 +229,7 @@ function areasOf(scenario: Scenario, events: readonly PlannedEvent[]): readonly 
         if (pages > MOST_PAGES)
           throw new InputError(`${name} has more than ${MOST_PAGES} pages: too large to search`);
         const { node, kind, state } = piece;
-        areas.set(name, { name, node, zone, pages, convertible, isLow, kind, state, ranges });
+        areas.set(name, { name, node, zone, pages, convertible, kind, state, ranges });
       }
     }
   }

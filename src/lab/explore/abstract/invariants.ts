@@ -28,7 +28,7 @@ export const ABSTRACT_INVARIANTS: readonly AbstractInvariant[] = [
         let pages =
           s[layout.area(area, AREA.free)]! +
           s[layout.area(area, AREA.pamt)]! +
-          s[layout.area(area, AREA.leaked)]!;
+          s[layout.area(area, AREA.kept)]!;
         for (let owner = 0; owner < layout.owners; owner++)
           pages += s[layout.control(owner, area)]! + s[layout.memory(owner, area)]!;
         const isOnline = s[layout.area(area, AREA.state)] === MEMORY.online;
@@ -94,8 +94,8 @@ export const ABSTRACT_INVARIANTS: readonly AbstractInvariant[] = [
       if (config.policy.tdxMemory === 'nodes' || config.policy.tdxMemory === 'cmr') return null;
       if (s[layout.host(HOST.tdx)] !== TDX.initialized) return null;
       for (let area = 0; area < layout.areas; area++) {
-        const { isLow, kind, name } = config.areas[area]!;
-        if (isLow || kind !== 'ram' || isTdx(host, s, area)) continue;
+        const { kind, name } = config.areas[area]!;
+        if (kind !== 'ram' || isTdx(host, s, area)) continue;
         if (s[layout.area(area, AREA.state)] === MEMORY.online) return `${name} is online and no TDX memory`;
       }
       return null;

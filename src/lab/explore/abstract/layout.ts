@@ -1,10 +1,21 @@
 /** Where each part of an abstract host's state lies in its array of 32-bit numbers. */
 import { LIVE_KNOBS, type LiveKnob } from './config.ts';
 
-/** Fields of an area. */
-export const AREA = { state: 0, node: 1, zone: 2, tdx: 3, free: 4, pamt: 5, leaked: 6, size: 7 } as const;
-/** Fields of an owner; its control pages and its memory by area follow. */
-export const OWNER = { status: 0, key: 1, shared: 2, size: 3 } as const;
+/** Fields of an area; `kept` are pages of the kernel itself, and what is leaked; `separate` is
+ * the node that memory of its node goes to under `separate-node`, once there is one. */
+export const AREA = {
+  state: 0,
+  node: 1,
+  zone: 2,
+  tdx: 3,
+  free: 4,
+  pamt: 5,
+  kept: 6,
+  separate: 7,
+  size: 8,
+} as const;
+/** Fields of an owner; `node` is the one where its memory is looked for first. Its control pages and its memory by area follow. */
+export const OWNER = { status: 0, key: 1, shared: 2, node: 3, size: 4 } as const;
 /** Fields of a task. */
 export const TASK = { pc: 0, step: 1, rest: 2, area: 3, pages: 4, reason: 5, size: 6 } as const;
 /** Fields of the whole host; the live knobs follow. */
@@ -19,8 +30,8 @@ export const HOST = {
   size: 7,
 } as const;
 
-/** State of memory; `refused` is plugged in, and the kernel does not have it. @internal */
-export const MEMORY = { absent: 0, offline: 1, online: 2, refused: 3 } as const;
+/** State of memory; what is `idle` is plugged in, and the kernel does not have it. @internal */
+export const MEMORY = { absent: 0, offline: 1, online: 2, idle: 3 } as const;
 /** Status of an owner. @internal */
 export const LIFE = { none: 0, building: 1, living: 2, dead: 3 } as const;
 /** State of the module as the kernel knows it. @internal */

@@ -60,7 +60,7 @@ export async function exploreSeeds(name: string, options: ExploreOptions): Promi
       };
       const result: BatchResult = await pool.run(batch, { name: 'playBatch' });
       results[index] = result;
-      if (result.failure !== null) last = Math.min(last, index);
+      if (result.found !== null) last = Math.min(last, index);
       played += result.played;
       onProgress?.(played, seeds);
     }
@@ -71,22 +71,15 @@ export async function exploreSeeds(name: string, options: ExploreOptions): Promi
     await pool.destroy();
   }
   const told = results.slice(0, last + 1);
-  const failed = told.at(-1)?.failure ?? null;
+  const failed = told.at(-1)?.found ?? null;
   return {
     scenario: scenario.name,
     firstSeed,
     seeds: told.reduce((sum, batch) => sum + batch.played, 0),
     events: told.reduce((sum, batch) => sum + batch.events, 0),
-    found:
-      failed === null
-        ? null
-        : {
-            ...(await shrinkFailure(scenario, failed.seed, plain(failed), policy === null ? {} : { policy })),
-            original: plain(failed),
-          },
+    found: failed && {
+      ...(await shrinkFailure(scenario, failed.seed, failed.failure, policy === null ? {} : { policy })),
+      original: failed.failure,
+    },
   };
-}
-
-function plain({ seed: _, ...failure }: Failure & { readonly seed: number }): Failure {
-  return failure;
 }

@@ -41,6 +41,19 @@ export async function findFailure(
   return { kind: 'expectation', name, text: found ?? '', line, event: null };
 }
 
+/** Plays seeds in order until one fails. @public */
+export async function firstFailure(
+  scenario: Scenario,
+  { firstSeed, seeds }: { readonly firstSeed: number; readonly seeds: number },
+  options: Omit<RunOptions, 'seed' | 'events'> = {},
+): Promise<{ readonly seed: number; readonly failure: Failure } | null> {
+  for (let seed = firstSeed; seed < firstSeed + seeds; seed++) {
+    const failure = await findFailure(scenario, seed, options);
+    if (failure !== null) return { seed, failure };
+  }
+  return null;
+}
+
 /** True when both lives failed in the same way. @internal */
 export function isSameFailure(a: Failure, b: Failure | null): boolean {
   return b !== null && a.kind === b.kind && a.name === b.name && a.line === b.line;

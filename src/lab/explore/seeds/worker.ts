@@ -1,7 +1,7 @@
 /** What a worker thread does: plays the seeds of one batch, in order, until one fails. */
 import { findScenario } from '../../scenario/find-scenario.ts';
 import type { PolicySet, Scenario } from '../../scenario/scenario.ts';
-import { type Failure, findFailure } from './failure.ts';
+import { type Failure, firstFailure } from './failure.ts';
 
 /** Plain data. @internal */
 export interface Batch {
@@ -18,7 +18,7 @@ export interface BatchResult {
   /** Seeds played, the one that failed included. */
   readonly played: number;
   readonly events: number;
-  readonly failure: (Failure & { readonly seed: number }) | null;
+  readonly found: { readonly seed: number; readonly failure: Failure } | null;
 }
 
 /** Scenarios that this thread has read, by name. */
@@ -33,10 +33,6 @@ export async function playBatch({ scenario: name, policy, firstSeed, seeds }: Ba
     ...(policy === null ? {} : { policy }),
     onEvent: (): void => void events++,
   };
-  for (let i = 0; i < seeds; i++) {
-    const seed = firstSeed + i;
-    const failure = await findFailure(scenario, seed, options);
-    if (failure !== null) return { played: i + 1, events, failure: { ...failure, seed } };
-  }
-  return { played: seeds, events, failure: null };
+  const found = await firstFailure(scenario, { firstSeed, seeds }, options);
+  return { played: found === null ? seeds : found.seed - firstSeed + 1, events, found };
 }

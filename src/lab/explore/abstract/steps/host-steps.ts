@@ -36,12 +36,13 @@ export const HOST_STEPS: {
         const { layout } = host;
         const rest = s[layout.task(task, TASK.rest)]!;
         const { owner } = event;
-        if (rest === 0) {
+        const request = requestOf(host.config.owners, event);
+        const found = choosePages(host, s, request, { use: 'host', rest, way });
+        if (found === 'enough') {
           s[layout.owner(owner, OWNER.status)] = LIFE.living;
           return host.finish(s, task, 'done');
         }
-        const found = choosePages(host, s, requestOf(host.config.owners, event), rest, way);
-        if (found === null) {
+        if (found === 'nothing') {
           giveBackAll(host, s, owner);
           s[layout.owner(owner, OWNER.status)] = LIFE.none;
           return host.finish(s, task, 'refused', 'host-memory');

@@ -46,34 +46,21 @@ function lockStep<E extends AreaEvent>(next: string): Step<E> {
   };
 }
 
-/** Memory is plugged in, unless the policy says no; the event ends or goes on with the step `next`. */
-function plugStep<E extends AreaEvent>(next: string | null): Step<E> {
-  return {
-    name: 'hear of new memory',
-    ways: (host, s) => (isHeld(host, s) ? 0 : 1),
-    take: (host, s, task, { areas }) => {
-      const { layout } = host;
-      if (!areEvery(host, s, areas, MEMORY.absent)) {
-        host.finish(s, task, 'refused', 'memory-present');
-        return;
-      }
-      const isRefused = isTdxOn(host, s) && !mayAdd(host, s, areas);
-      for (const area of areas)
-        s[layout.area(area, AREA.state)] = isRefused ? MEMORY.refused : MEMORY.offline;
-      if (isRefused) {
-        host.finish(s, task, 'refused', 'hot-add-refused');
-        return;
-      }
-      s[layout.host(HOST.added)] = 1;
-      const { other } = RULES[host.knob(s, 'hotplug')];
-      if (other === 'its own node' && isTdxOn(host, s) && !areTdx(host, s, areas)) {
-        const node = nextNode(host, s);
-        for (const area of areas) s[layout.area(area, AREA.node)] = node;
-      }
-      if (next === null) host.finish(s, task, 'done');
-      else host.goto(s, task, next);
-    },
-  };
+/** Memory is made known to the kernel, unless the policy says no. Returns the code of the refusal, or null. */
+function register(host: AbstractHost, s: AbstractState, areas: readonly number[]): string | null {
+  const { layout } = host;
+  const policy = host.knob(s, 'hotplug');
+  const { add, other } = RULES[policy];
+  const isOther = isTdxOn(host, s) && !areTdx(host, s, areas);
+  const isRefused =
+    isTdxOn(host, s) && host.broken !== policy && (add === 'none' || (add === 'tdx' && isOther));
+  for (const area of areas) s[layout.area(area, AREA.state)] = isRefused ? MEMORY.idle : MEMORY.offline;
+  if (isRefused) return add === 'none' ? 'tdx-is-on' : 'not-tdx-memory';
+  s[layout.host(HOST.added)] = 1;
+  if (other === 'its own node' && isOther && host.broken !== policy) {
+    for (const area of areas) s[layout.area(area, AREA.node)] = separateNode(host, s, area);
+  }
+  return null;
 }
 
 function onlineSteps<E extends AreaEvent>(): readonly Step<E>[] {
@@ -109,21 +96,62 @@ function onlineSteps<E extends AreaEvent>(): readonly Step<E>[] {
 
 /** @internal */
 export const MEMORY_STEPS: {
-  readonly [K in 'hot-add' | 'hot-remove' | 'online' | 'offline' | 'kmem-bind']: StepsOf<K>;
+  readonly [K in 'hot-add' | 'hot-remove' | 'online' | 'offline' | 'kmem-bind' | 'kmem-unbind']: StepsOf<K>;
 } = {
-  'hot-add': [plugStep(null)],
-  'kmem-bind': [plugStep('take the hot-plug lock'), ...onlineSteps()],
-  'hot-remove': [
+  'hot-add': [
     {
-      name: 'hear of memory that went',
+      name: 'hear of new memory',
       ways: (host, s) => (isHeld(host, s) ? 0 : 1),
       take: (host, s, task, { areas }) => {
-        if (areas.some((area) => s[host.layout.area(area, AREA.state)] === MEMORY.absent)) {
+        const refusal = areEvery(host, s, areas, MEMORY.absent) ? register(host, s, areas) : 'memory-present';
+        host.finish(s, task, refusal === null ? 'done' : 'refused', refusal);
+      },
+    },
+  ],
+  'kmem-bind': [
+    {
+      name: 'bind the device',
+      ways: (host, s) => (isHeld(host, s) ? 0 : 1),
+      take: (host, s, task, { areas }) => {
+        const isIdle = areEvery(host, s, areas, MEMORY.idle);
+        const isAbsent = areEvery(host, s, areas, MEMORY.absent);
+        const refusal = isIdle ? register(host, s, areas) : isAbsent ? 'memory-absent' : 'memory-known';
+        if (refusal === null) host.goto(s, task, 'take the hot-plug lock');
+        else host.finish(s, task, 'refused', refusal);
+      },
+    },
+    ...onlineSteps<AreaEvent & { readonly do: 'kmem-bind' }>(),
+  ],
+  'kmem-unbind': [
+    {
+      name: 'take it offline and let go',
+      ways: (host, s) => (isHeld(host, s) ? 0 : 1),
+      take: (host, s, task, { areas }) => {
+        const refusal = areEvery(host, s, areas, MEMORY.online)
+          ? takeOffline(host, s, areas)
+          : areEvery(host, s, areas, MEMORY.offline)
+            ? null
+            : 'not-kmem';
+        if (refusal === null) for (const area of areas) takeOut(host, s, area, MEMORY.idle);
+        host.finish(s, task, refusal === null ? 'done' : 'refused', refusal);
+      },
+    },
+  ],
+  'hot-remove': [
+    {
+      name: 'hear of memory that goes',
+      ways: (host, s) => (isHeld(host, s) ? 0 : 1),
+      take: (host, s, task, { areas, surprise }) => {
+        const { layout } = host;
+        const has = (state: number): boolean =>
+          areas.some((area) => s[layout.area(area, AREA.state)] === state);
+        if (has(MEMORY.absent)) {
           host.finish(s, task, 'refused', 'memory-absent');
           return;
         }
-        for (const area of areas) remove(host, s, area);
-        host.finish(s, task, 'done');
+        const refusal = has(MEMORY.online) && !surprise ? takeOffline(host, s, areas) : null;
+        if (refusal === null) for (const area of areas) remove(host, s, area);
+        host.finish(s, task, refusal === null ? 'done' : 'refused', refusal);
       },
     },
   ],
@@ -133,23 +161,21 @@ export const MEMORY_STEPS: {
     {
       name: 'isolate the pages',
       take: (host, s, task, { areas }) => {
-        const { layout, config } = host;
-        const isInUse = areas.some((area) => s[layout.area(area, AREA.free)] !== config.areas[area]!.pages);
-        if (!areEvery(host, s, areas, MEMORY.online)) host.finish(s, task, 'refused', 'not-online-memory');
-        else if (isInUse) host.finish(s, task, 'refused', 'memory-in-use');
-        else {
-          for (const area of areas) takeOut(host, s, area, MEMORY.offline);
-          host.finish(s, task, 'done');
-        }
+        const refusal = takeOffline(host, s, areas);
+        host.finish(s, task, refusal === null ? 'done' : 'refused', refusal);
       },
     },
   ],
 };
 
-function mayAdd(host: AbstractHost, s: AbstractState, areas: readonly number[]): boolean {
-  const policy = host.knob(s, 'hotplug');
-  const { add } = RULES[policy];
-  return add === 'any' || host.broken === policy || (add === 'tdx' && areTdx(host, s, areas));
+/** Returns why the pages cannot be taken from the allocator, or null. */
+function takeOffline(host: AbstractHost, s: AbstractState, areas: readonly number[]): string | null {
+  const { layout, config } = host;
+  if (!areEvery(host, s, areas, MEMORY.online)) return 'not-online-memory';
+  if (areas.some((area) => s[layout.area(area, AREA.free)] !== config.areas[area]!.pages))
+    return 'memory-in-use';
+  for (const area of areas) takeOut(host, s, area, MEMORY.offline);
+  return null;
 }
 
 function areTdx(host: AbstractHost, s: AbstractState, areas: readonly number[]): boolean {
@@ -182,13 +208,20 @@ function takeOut({ layout, config }: AbstractHost, s: AbstractState, area: numbe
   const { node, zone } = config.areas[area]!;
   s[layout.area(area, AREA.state)] = state;
   s[layout.area(area, AREA.free)] = 0;
-  if (state === MEMORY.absent) s[layout.area(area, AREA.node)] = node;
+  if (state === MEMORY.absent || state === MEMORY.idle) s[layout.area(area, AREA.node)] = node;
   s[layout.area(area, AREA.zone)] = ZONE_ORDER.indexOf(zone);
 }
 
-/** A number that no node has. */
-function nextNode({ layout }: AbstractHost, s: AbstractState): number {
+/** The node that memory of an area's node goes to: the one it went to before, or one that is new. */
+function separateNode({ layout, config }: AbstractHost, s: AbstractState, area: number): number {
+  const known = s[layout.area(area, AREA.separate)]!;
+  if (known > 0) return known;
   let most = 0;
-  for (let area = 0; area < layout.areas; area++) most = Math.max(most, s[layout.area(area, AREA.node)]!);
+  config.areas.forEach(({ node }, i) => {
+    most = Math.max(most, node, s[layout.area(i, AREA.separate)]!);
+  });
+  config.areas.forEach(({ node }, i) => {
+    if (node === config.areas[area]!.node) s[layout.area(i, AREA.separate)] = most + 1;
+  });
   return most + 1;
 }

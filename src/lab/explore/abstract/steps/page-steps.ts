@@ -1,5 +1,5 @@
 /** Pages for TDs: allocated under the policy in one step, given to the module in the next. */
-import { type AbstractHost, type AbstractState, isTdxOn, type Step } from '../abstract-host.ts';
+import { type AbstractHost, type AbstractState, isTdxOn, type PageUse, type Step } from '../abstract-host.ts';
 import { candidates, isTdx, type PageRequest, whyNothing } from '../allocation.ts';
 import type { AbstractEvent } from '../config.ts';
 import { AREA, HOST, OWNER, TASK, TDX } from '../layout.ts';
@@ -8,10 +8,9 @@ import { AREA, HOST, OWNER, TASK, TDX } from '../layout.ts';
 export const REFUSED_PAGE = 'module-refused-page';
 
 /** What pages are for. @internal */
-export interface PageUse<E> {
+export interface Giving<E> {
   readonly what: 'control' | 'memory';
   readonly owner: (event: E) => number;
-  readonly node: (event: E) => number;
   /** The whole of it has been given. */
   readonly whole: (host: AbstractHost, s: AbstractState, task: number, event: E) => void;
   /** An allocation or the module has failed. */
@@ -19,13 +18,13 @@ export interface PageUse<E> {
 }
 
 /** Steps that allocate and give what the register `rest` says. @internal */
-export function pageSteps<E extends AbstractEvent>(use: PageUse<E>): readonly Step<E>[] {
+export function pageSteps<E extends AbstractEvent>(use: Giving<E>): readonly Step<E>[] {
   const { what } = use;
   const allocate = `allocate ${what}`;
   const give = `give ${what} to the module`;
-  const request = (event: E): PageRequest => ({
+  const request = (host: AbstractHost, s: AbstractState, event: E): PageRequest => ({
     isForTd: true,
-    node: use.node(event),
+    node: s[host.layout.owner(use.owner(event), OWNER.node)]!,
     isStrict: false,
     movable: false,
     nonTdxOk: false,
@@ -33,13 +32,14 @@ export function pageSteps<E extends AbstractEvent>(use: PageUse<E>): readonly St
   return [
     {
       name: allocate,
-      ways: (host, s, _, event) => Math.max(1, candidates(host, s, request(event)).areas.length),
+      ways: (host, s, _, event) => Math.max(1, candidates(host, s, request(host, s, event)).areas.length),
       take: (host, s, task, event, way) => {
         const { layout } = host;
         const rest = s[layout.task(task, TASK.rest)]!;
-        if (rest === 0) return use.whole(host, s, task, event);
-        const found = choosePages(host, s, request(event), rest, way);
-        if (found === null) return use.failed(host, s, task, event, whyNothing(host, s, request(event)));
+        const found = choosePages(host, s, request(host, s, event), { use: what, rest, way });
+        if (found === 'enough') return use.whole(host, s, task, event);
+        if (found === 'nothing')
+          return use.failed(host, s, task, event, whyNothing(host, s, request(host, s, event)));
         const isWrong = !isTdx(host, s, found.area) && host.broken !== 'check';
         if (isWrong && host.knob(s, 'tdAllocation') === 'check')
           return use.failed(host, s, task, event, 'page-not-tdx');
@@ -72,30 +72,30 @@ export function pageSteps<E extends AbstractEvent>(use: PageUse<E>): readonly St
   ];
 }
 
-/** Where the next pages come from and how many, or null where there are none. @internal */
+/** Where the next pages come from and how many. @internal */
 export function choosePages(
   host: AbstractHost,
   s: AbstractState,
   request: PageRequest,
-  rest: number,
-  way: number,
-): { readonly area: number; readonly pages: number } | null {
-  const { areas, mayFail } = candidates(host, s, request);
-  const { source, layout } = host;
+  { use, rest, way }: { readonly use: PageUse; readonly rest: number; readonly way: number },
+): { readonly area: number; readonly pages: number } | 'enough' | 'nothing' {
+  const { source, layout, config } = host;
   if (source === null) {
-    const area = areas[way];
-    return area === undefined ? null : { area, pages: Math.min(rest, s[layout.area(area, AREA.free)]!) };
+    if (rest === 0) return 'enough';
+    const area = candidates(host, s, request).areas[way];
+    return area === undefined ? 'nothing' : { area, pages: Math.min(rest, s[layout.area(area, AREA.free)]!) };
   }
-  const real = source.next();
-  if (real === null) {
-    if (mayFail) return null;
-    throw new Error('the kernel found no page where the abstract host has some');
+  const real = source.next(use);
+  if (real === 'enough') return real;
+  const { areas, mayFail } = candidates(host, s, request);
+  if (real === 'nothing') {
+    if (mayFail) return real;
+    throw new Error(`the kernel found no page for ${use} where the abstract host has some`);
   }
-  if (!areas.includes(real.area) || s[layout.area(real.area, AREA.free)]! < real.pages)
-    throw new Error(
-      `the kernel took ${real.pages} pages of ${host.config.areas[real.area]?.name}, which nobody may get`,
-    );
-  return real;
+  if (areas.includes(real.area) && s[layout.area(real.area, AREA.free)]! >= real.pages) return real;
+  throw new Error(
+    `the kernel took ${real.pages} pages of ${config.areas[real.area]!.name} for ${use}, which it may not`,
+  );
 }
 
 /** All pages of an owner become free. @internal */
@@ -108,6 +108,7 @@ export function giveBackAll(host: AbstractHost, s: AbstractState, owner: number)
     }
   }
   s[layout.owner(owner, OWNER.shared)] = 0;
+  s[layout.owner(owner, OWNER.node)] = 0;
 }
 
 function pagesAt({ layout }: AbstractHost, what: 'control' | 'memory', owner: number, area: number): number {

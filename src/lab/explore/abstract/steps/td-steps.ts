@@ -43,7 +43,7 @@ function freeKeyId(host: AbstractHost, s: AbstractState, td: number): void {
   if (s[layout.host(HOST.tdx)] === TDX.shutDown && controls > 0) {
     s[layout.host(HOST.leakedKeys)]! += s[at]!;
     for (let area = 0; area < layout.areas; area++) {
-      s[layout.area(area, AREA.leaked)]! += s[layout.control(td, area)]! + s[layout.memory(td, area)]!;
+      s[layout.area(area, AREA.kept)]! += s[layout.control(td, area)]! + s[layout.memory(td, area)]!;
       s[layout.control(td, area)] = 0;
       s[layout.memory(td, area)] = 0;
     }
@@ -105,11 +105,12 @@ export const TD_STEPS: {
     ),
     {
       name: 'take a KeyID',
-      take: (host, s, task, { td, control }) => {
+      take: (host, s, task, { td, control, node }) => {
         const { layout } = host;
         if (s[layout.host(HOST.keys)] === 0) return host.finish(s, task, 'refused', 'keyids-exhausted');
         s[layout.host(HOST.keys)]!--;
         s[layout.owner(td, OWNER.key)] = 1;
+        s[layout.owner(td, OWNER.node)] = node;
         s[layout.owner(td, OWNER.status)] = LIFE.building;
         s[layout.task(task, TASK.rest)] = control;
         host.goto(s, task, 'allocate control');
@@ -118,7 +119,6 @@ export const TD_STEPS: {
     ...pageSteps<Start>({
       what: 'control',
       owner: ({ td }) => td,
-      node: ({ node }) => node,
       whole: (host, s, task, { pages }) => {
         s[host.layout.task(task, TASK.rest)] = pages;
         host.goto(s, task, 'allocate memory');
@@ -128,7 +128,6 @@ export const TD_STEPS: {
     ...pageSteps<Start>({
       what: 'memory',
       owner: ({ td }) => td,
-      node: ({ node }) => node,
       whole: (host, s, task, { td }) => {
         s[host.layout.owner(td, OWNER.status)] = LIFE.living;
         host.finish(s, task, 'done');
@@ -152,14 +151,19 @@ export const TD_STEPS: {
     ...endSteps<Extract<AbstractEvent, { do: 'td-stop' }>>(),
   ],
   'td-grow': [
-    findStep<Grow>((host, s, task, { pages }) => {
-      s[host.layout.task(task, TASK.rest)] = pages;
-      host.goto(s, task, 'allocate memory');
+    findStep<Grow>((host, s, task, event) => beginGiving(host, s, task, event, event.pages)),
+    ...pageSteps<Grow>({
+      what: 'control',
+      owner: ({ td }) => td,
+      whole: (host, s, task, { pages }) => {
+        s[host.layout.task(task, TASK.rest)] = pages;
+        host.goto(s, task, 'allocate memory');
+      },
+      failed: hinder,
     }),
     ...pageSteps<Grow>({
       what: 'memory',
       owner: ({ td }) => td,
-      node: ({ node }) => node,
       whole: (host, s, task) => host.finish(s, task, 'done'),
       failed: hinder,
     }),
@@ -183,29 +187,56 @@ export const TD_STEPS: {
     },
     {
       name: 'begin giving',
-      take: (host, s, task, { td, pages }) => {
+      take: (host, s, task, event) => {
         const { layout } = host;
-        const shared = s[layout.owner(td, OWNER.shared)]!;
-        const rest = Math.min(pages, shared);
-        s[layout.owner(td, OWNER.shared)]! -= rest;
-        s[layout.task(task, TASK.rest)] = rest;
-        host.goto(s, task, 'allocate memory');
+        const shared = s[layout.owner(event.td, OWNER.shared)]!;
+        beginGiving(host, s, task, event, Math.min(event.pages, shared));
       },
     },
     ...pageSteps<Convert>({
+      what: 'control',
+      owner: ({ td }) => td,
+      whole: (host, s, task, { td, pages }) => {
+        const { layout } = host;
+        s[layout.task(task, TASK.rest)] = Math.min(pages, s[layout.owner(td, OWNER.shared)]!);
+        host.goto(s, task, 'allocate memory');
+      },
+      failed: hinder,
+    }),
+    ...pageSteps<Convert>({
       what: 'memory',
       owner: ({ td }) => td,
-      node: ({ node }) => node,
-      whole: (host, s, task) => host.finish(s, task, 'done'),
+      whole: (host, s, task, event) => {
+        settle(host, s, task, event);
+        host.finish(s, task, 'done');
+      },
       failed: (host, s, task, event, reason) => {
-        const { layout } = host;
-        s[layout.owner(event.td, OWNER.shared)]! += s[layout.task(task, TASK.rest)]!;
+        settle(host, s, task, event);
         hinder(host, s, task, event, reason);
       },
     }),
     ...endSteps<Convert>(),
   ],
 };
+
+/** Secure EPT first where it is needed. */
+function beginGiving(
+  host: AbstractHost,
+  s: AbstractState,
+  task: number,
+  event: Grow | Convert,
+  pages: number,
+): void {
+  const needsTables = event.control > 0 || host.source !== null;
+  s[host.layout.task(task, TASK.rest)] = needsTables ? event.control : pages;
+  host.goto(s, task, needsTables ? 'allocate control' : 'allocate memory');
+}
+
+/** What was made private again is shared no longer. */
+function settle({ layout }: AbstractHost, s: AbstractState, task: number, { td, pages }: Convert): void {
+  const at = layout.owner(td, OWNER.shared);
+  s[at]! -= Math.min(pages, s[at]!) - s[layout.task(task, TASK.rest)]!;
+}
 
 /** Up to `pages` of a TD's memory go back to the allocator. */
 function share(host: AbstractHost, s: AbstractState, td: number, pages: number): void {
