@@ -159,6 +159,11 @@ export class HostKernel {
     return this.#tdx.enabled;
   }
 
+  /** Pages set aside at boot for the PAMTs of a later initialisation. */
+  get reservedPamtPages(): number {
+    return this.#tdx.reservation.pages;
+  }
+
   get memblock(): readonly MemblockRegion[] {
     return this.hotplug.memblock;
   }

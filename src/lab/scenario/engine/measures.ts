@@ -19,7 +19,7 @@ export interface Measures {
   readonly failed: Counts;
   /** Most bytes of memory that were there at one time and that the host was refused. */
   readonly unusableBytes: number;
-  /** Most bytes of PAMT, page pairs of Dynamic PAMT included. */
+  /** Most bytes of PAMT, page pairs of Dynamic PAMT and what is set aside included. */
   readonly pamtBytes: number;
   /** Virtual time that the first start which came to something took; null without one. */
   readonly firstTdNs: number | null;
@@ -53,7 +53,7 @@ export class Meter {
   look({ kernel, refusedMemory, knownTdHost }: ScenarioHost): void {
     if (refusedMemory.length > 0) this.#unusableBytes = Math.max(this.#unusableBytes, bytesOf(refusedMemory));
     const pairs = knownTdHost?.pamt?.pairs ?? 0;
-    const pamt = (kernel.enabled?.pamtKb ?? 0) * 1024 + pairs * 2 * PAGE_4K;
+    const pamt = (kernel.enabled?.pamtKb ?? 0) * 1024 + (pairs * 2 + kernel.reservedPamtPages) * PAGE_4K;
     this.#pamtBytes = Math.max(this.#pamtBytes, pamt);
   }
 

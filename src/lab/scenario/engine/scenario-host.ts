@@ -2,7 +2,6 @@
 import { type AddressRange, formatRange, hex, overlaps, PAGE_4K } from '../../../abi/address.ts';
 import type { KernelError, Reason } from '../../../abi/errno.ts';
 import type { HostKernel } from '../../../kernel/host-kernel.ts';
-import { shutDownModule } from '../../../kernel/undo.ts';
 import type { MemoryRange } from '../../../machine/description.ts';
 import type { Machine } from '../../../machine/machine.ts';
 import { MSR } from '../../../machine/platform.ts';
@@ -114,7 +113,7 @@ export class ScenarioHost {
     if (onError === 'refuse') throw error;
     this.end(td, error.reason, onError === 'kill-td');
     if (onError === 'shutdown') {
-      shutDownModule(this.#kernel.cpus);
+      this.#kernel.shutDownTdx(error.reason);
       const reason = { code: 'module-shut-down', text: 'the module was shut down after an error', data: {} };
       for (const other of [...this.living()]) this.kill(other, { ...reason, data: { why: error.reason } });
     }

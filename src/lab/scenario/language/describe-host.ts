@@ -24,6 +24,7 @@ import { findRelease, RELEASES } from '../../../module/releases.ts';
 import { machineOf, plainLowMap } from '../../../survey/embedded/embedded-host.ts';
 import { changeMap, parseMapOptions } from '../../../survey/memmap-options.ts';
 import { readHostFiles } from '../../../survey/read-host.ts';
+import { placeSeamRange } from '../../../survey/seam-range.ts';
 import { validateMachine } from '../../../survey/validate-machine.ts';
 import type { ScenarioMachine } from '../scenario.ts';
 import type { AreaSpec, HostFigures, HostSpec, NodeSpec } from './host-schema.ts';
@@ -120,6 +121,10 @@ function withChanges(source: YamlText, { machine, hints }: Known, figures: HostF
     if (unread.length > 0) throw source.refusal(['host', 'command-line'], `cannot read ${unread[0]}`);
     changed = { ...changed, e820: changes.reduce<readonly E820Entry[]>(changeMap, changed.e820) };
   }
+  const { memory, seamrr } = changed;
+  // Firmware would have put it elsewhere.
+  if (seamrr !== null && memory.some((range) => overlaps(range, seamrr)))
+    changed = { ...changed, seamrr: placeSeamRange(memory) };
   check(source, changed);
   return {
     machine: changed,
