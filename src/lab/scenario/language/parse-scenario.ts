@@ -58,10 +58,10 @@ function deepest(issues: readonly v.BaseIssue<unknown>[], above: readonly PathSt
   const found = issues.map((issue): Found => {
     const own = [...above, ...(issue.path ?? []).map(({ key }) => key as PathStep)];
     // Of the shapes that a union allows, the one that got furthest; a shape that is none at all says nothing.
-    const inner = (issue.issues ?? []).filter((one) => (one.path?.length ?? 0) > 0 && one.type !== 'literal');
-    if (issue.type !== 'union' || inner.length === 0) return { path: own, issue };
-    const best = deepest(inner, own);
-    return saysMore(best.issue) ? best : { path: own, issue };
+    const inner = (issue.issues ?? []).filter(
+      (one) => (one.path?.length ?? 0) > 0 && one.type !== 'literal' && saysMore(one),
+    );
+    return issue.type !== 'union' || inner.length === 0 ? { path: own, issue } : deepest(inner, own);
   });
   return found.reduce((best, one) => (rank(one) > rank(best) ? one : best));
 }
