@@ -27,6 +27,15 @@ export function file(read: () => string | number | bigint, mode: 0o444 | 0o400 =
   return { mode, read: () => String(read()) };
 }
 
+/** A directory with one entry per item. @internal */
+export function directory<T>(
+  items: readonly T[],
+  name: (item: T, i: number) => string,
+  make: (item: T) => SysfsDirectory,
+): SysfsDirectory {
+  return Object.fromEntries(items.map((item, i) => [name(item, i), make(item)]));
+}
+
 /** The node at an absolute `path`. Throws ENOENT, or ENOTDIR where a file is in the way. @internal */
 export function lookUp(root: SysfsDirectory, path: string): SysfsNode {
   let node: SysfsNode = root;

@@ -3,13 +3,14 @@
  * facts as absent files, every state with its reason. `/sys/devices/faux/tdx_host` is Linux's (Linux host rules
  * 1.11); the rest is the enumeration that its users ask for instead of log lines (5.3, 5.9, 5.13).
  */
-import { type AddressRange, hex, overlaps, PAGE_4K } from '../abi/address.ts';
+import { type AddressRange, hex, overlaps } from '../abi/address.ts';
 import { KernelError } from '../abi/errno.ts';
 import type { HostKernel } from './host-kernel.ts';
-import { pamtBytes, pamtRange } from './pamt-alloc.ts';
+import { pamtRange } from './pamt-alloc.ts';
+import { adviceFiles, controlPolicyFile, memoryFiles, nodeFiles } from './sysfs-memory.ts';
 import { keyIdFiles, moduleFiles, seamldrFiles, tdxHostFiles } from './sysfs-module.ts';
 import { policyFiles } from './sysfs-policy.ts';
-import { file, isFile, lookUp, type SysfsDirectory, type SysfsFile, walk } from './sysfs-tree.ts';
+import { directory, file, isFile, lookUp, type SysfsDirectory, type SysfsFile, walk } from './sysfs-tree.ts';
 
 /** System calls on the tree; made anew from the kernel's state for every call. @public */
 export class Sysfs {
@@ -60,6 +61,8 @@ function sysfsRoot(kernel: HostKernel): SysfsDirectory {
       firmware: {
         tdx: {
           state: file(() => kernel.state),
+          advice: adviceFiles(kernel),
+          control_policy: controlPolicyFile(kernel),
           cmrs: cmrFiles(kernel),
           keyids: keyIdFiles(kernel),
           module: moduleFiles(kernel),
@@ -75,14 +78,6 @@ function sysfsRoot(kernel: HostKernel): SysfsDirectory {
       },
     },
   };
-}
-
-function directory<T>(
-  items: readonly T[],
-  name: (item: T, i: number) => string,
-  make: (item: T) => SysfsDirectory,
-): SysfsDirectory {
-  return Object.fromEntries(items.map((item, i) => [name(item, i), make(item)]));
 }
 
 function rangeFiles({ start, end }: AddressRange): SysfsDirectory {
@@ -140,42 +135,4 @@ function stageFiles(kernel: HostKernel): SysfsDirectory {
         : { reason_code: file(() => reason.code), reason: file(() => reason.text) }),
     }),
   );
-}
-
-function nodeFiles(kernel: HostKernel): SysfsDirectory {
-  const bytesOn = (node: number, ranges: readonly (AddressRange & { readonly node: number })[]): number =>
-    ranges.filter((range) => range.node === node).reduce((sum, { start, end }) => sum + end - start, 0);
-  return directory(
-    kernel.allocator.accounts(),
-    ({ node }) => `node${node}`,
-    ({ node, total, free }) => {
-      const pamt = kernel.tdmrs.filter((tdmr) => tdmr.pamt.node === node);
-      const pamtTotal = pamt.reduce((sum, tdmr) => sum + pamtBytes(tdmr.pamt), 0);
-      return {
-        memory_bytes: file(() => total * PAGE_4K),
-        free_bytes: file(() => free * PAGE_4K),
-        pamt_bytes: file(() => pamtTotal),
-        tdx_capable: file(() => (bytesOn(node, kernel.tdxMemory) > 0 ? 1 : 0)),
-        tdx_capable_bytes: file(() => Math.max(0, bytesOn(node, kernel.tdxMemory) - pamtTotal)),
-      };
-    },
-  );
-}
-
-function memoryFiles(kernel: HostKernel): SysfsDirectory {
-  const blocks = directory(
-    kernel.memoryBlocks(),
-    (block) => `memory${block.index}`,
-    ({ state, node, zones, presentBytes, tdxBytes, tdxCapable, why }) => ({
-      state: file(() => state),
-      node: file(() => node),
-      zones: file(() => zones.join(' ')),
-      present_bytes: file(() => presentBytes),
-      tdx_capable: file(() => (tdxCapable ? 1 : 0)),
-      tdx_capable_bytes: file(() => tdxBytes),
-      ...(why === null ? {} : { tdx_reason_code: file(() => why.code), tdx_reason: file(() => why.text) }),
-    }),
-  );
-  // Linux prints this one in hexadecimal without 0x.
-  return { block_size_bytes: file(() => kernel.hotplug.blockSize.toString(16)), ...blocks };
 }
