@@ -29,7 +29,7 @@ export const MEMORY_KNOBS: {
       {
         value: 'boot-ram-and-pmem',
         meaning: 'As boot-ram, and legacy persistent memory (e820 type 12) as well.',
-        by: 'Kai Huang, 2022',
+        by: 'Kai Huang, 2022; early versions of the TDX host series',
         why: 'Legacy PMEM may become System RAM through dax/kmem, and then it is TDX memory already.',
         weakness: 'PAMT is paid for PMEM that may never hold a guest, and outside every CMR it stops TDX.',
       },
@@ -159,7 +159,7 @@ export const MEMORY_KNOBS: {
       {
         value: true,
         meaning: 'A pair of pages is given per 2 MiB that hold 4 KiB pages of a TD (where the module can).',
-        by: 'Kirill Shutemov, 2025',
+        by: 'Dynamic PAMT series, 2026',
         why: 'The static cost falls from 0.4% to 0.004% of memory.',
         weakness: 'A page for a TD may need two more: growing a TD can fail for want of its metadata.',
       },
@@ -186,7 +186,7 @@ export const MEMORY_KNOBS: {
       {
         value: 'reserved',
         meaning: 'As local, and the memory is set aside at boot when the module is initialised later.',
-        by: 'Kai Huang, 2022, for module loading at run time',
+        by: 'those who feared fragmentation in 2022',
         why: 'The first TD comes up after months of uptime, however fragmented memory is.',
         weakness: 'The memory is spent at boot although no TD may ever run.',
       },
@@ -219,7 +219,7 @@ export const MEMORY_KNOBS: {
       {
         value: 'error',
         meaning: 'The log says loudly that the firmware is broken or attacked, and the kernel goes on.',
-        by: 'Dave Hansen, 2022',
+        by: 'reviewers of the TDX host series, 2022',
         why: 'Machines stay up; a TD whose memory went dies of the machine check, and only that TD.',
         weakness: 'The next access to memory that is gone is a machine check at some later, unrelated place.',
       },
@@ -239,7 +239,7 @@ export const MEMORY_KNOBS: {
       {
         value: false,
         meaning: 'The list of CMRs ends at the first empty entry.',
-        by: 'Kai Huang, 2024',
+        by: 'kernels that meet such modules',
         why: 'Some modules report 32 and leave the tail entries empty; hosts with them come up.',
         weakness: 'An empty entry before the end hides the CMRs behind it.',
       },

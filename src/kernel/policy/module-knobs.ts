@@ -13,7 +13,7 @@ export const MODULE_KNOBS: {
       {
         value: 'boot',
         meaning: 'At boot, always.',
-        by: 'Sean Christopherson, 2025; Linux 7',
+        by: 'Sean Christopherson; Linux 7',
         why: 'Memory is not fragmented yet, and what goes wrong is known before anybody depends on it.',
         weakness: 'PAMT is spent even if no TD ever runs.',
       },
@@ -108,7 +108,7 @@ export const MODULE_KNOBS: {
       {
         value: 'flush',
         meaning: 'Caches are flushed and the module is left behind.',
-        by: 'Kai Huang, 2022',
+        by: 'first versions of the TDX host series, 2022',
         why: 'It works with every module and takes no longer than a flush.',
         weakness:
           'With the partial-write erratum the next kernel’s writes to former TD memory are machine checks, and it has no TDX.',
@@ -157,7 +157,7 @@ export const MODULE_KNOBS: {
       {
         value: 'refuse',
         meaning: 'The hot-add is refused while TDX is enabled.',
-        by: 'Kai Huang, 2022',
+        by: 'first versions of the TDX host series, 2022',
         why: 'The refusal comes at once, with its reason.',
         weakness:
           'A processor is refused that would have been useful to everything but TDX after the next boot.',
