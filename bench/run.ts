@@ -156,6 +156,32 @@ function states(): Row {
   };
 }
 
+function scenarioEvents(): Row {
+  return {
+    what: 'events of a scenario on a 2 TiB host',
+    measured: child('events.ts').perSecond ?? 0,
+    unit: 'events/s',
+    limit: ['>=', 10_000],
+  };
+}
+
+/** The whole command on a shipped scenario, under all policies; the longest of three kinds. */
+function compareOfShipped(): Row {
+  const bin = join(HERE, '..', 'bin', 'tdxlab.mjs');
+  const times = ['kmem-hot-add', 'keyid-shortage', 'kexec-with-erratum'].map((name) => {
+    const begin = performance.now();
+    const { status } = spawnSync(process.execPath, [bin, 'compare', '--json', name], { stdio: 'ignore' });
+    if (status !== 0) throw new Error(`compare ${name} ended with ${status}`);
+    return performance.now() - begin;
+  });
+  return {
+    what: 'compare of a shipped scenario, all policies',
+    measured: Math.max(...times) / 1000,
+    unit: 's',
+    limit: ['<=', 10],
+  };
+}
+
 const rows: Row[] = [
   ...bringUp(2, 2, 2, 250),
   ...bringUp(16, 8, 20, 600),
@@ -165,6 +191,8 @@ const rows: Row[] = [
   ...trustDomains(),
   ...conversions(),
   ...touchedTd(),
+  scenarioEvents(),
+  compareOfShipped(),
   states(),
 ];
 for (const { what, measured, unit, limit } of rows) {
