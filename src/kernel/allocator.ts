@@ -1,5 +1,6 @@
 /** The page allocator: zones per node, buddy chunks, contiguous ranges, exact accounts. */
 import { type AddressRange, MIB, PAGE_4K } from '../abi/address.ts';
+import { intersect, subtract } from '../abi/ranges.ts';
 import type { MemblockRegion } from './memblock.ts';
 import { MovablePages } from './movable-pages.ts';
 import { OutOfUse } from './out-of-use.ts';
@@ -74,6 +75,14 @@ export interface ContigAllocator {
 export type NodeDistance = (from: number, to: number) => number;
 
 /** @public */
+export interface AllocatorOptions {
+  /** Nodes at the same distance come in the order of their numbers, beginning after the first; default all are. */
+  readonly distance?: NodeDistance;
+  /** Memory that goes to the zone Movable. */
+  readonly movable?: readonly AddressRange[];
+}
+
+/** @public */
 export class PageAllocator implements ContigAllocator {
   /** Fault point: true makes this allocation fail. Indexes count the allocations asked for since power-on. */
   fault: ((purpose: string, index: number) => boolean) | null = null;
@@ -88,8 +97,10 @@ export class PageAllocator implements ContigAllocator {
   readonly #movable = new MovablePages();
   readonly #out = new OutOfUse();
 
-  /** Nodes at the same distance come in the order of their numbers, beginning after the first. */
-  constructor(memblock: readonly MemblockRegion[], distance: NodeDistance = () => 0) {
+  constructor(
+    memblock: readonly MemblockRegion[],
+    { distance = () => 0, movable = [] }: AllocatorOptions = {},
+  ) {
     this.#distance = distance;
     const ram = memblock
       .filter((region) => region.kind === 'ram' && region.end > KEPT_LOW)
@@ -106,7 +117,10 @@ export class PageAllocator implements ContigAllocator {
       }
     }
     for (const [zone, { startPfn, endPfn }] of spans) zone.reserveSpan(startPfn, endPfn);
-    for (const region of ram) this.addMemory(region, region.node);
+    for (const region of ram) {
+      for (const range of subtract([region], movable)) this.addMemory(range, region.node);
+      for (const range of intersect([region], movable)) this.addMemory(range, region.node, 'Movable');
+    }
   }
 
   /** Nodes that have memory, or had it, ascending. */

@@ -19,6 +19,7 @@ import type { TdxMemoryBlock } from './memlist.ts';
 import { type MemoryBlock, memoryBlocks } from './memory-blocks.ts';
 import { type MemoryFailure, type MemoryUser, memoryFailure } from './memory-failure.ts';
 import type { MemoryNotifiers } from './memory-notifier.ts';
+import { movableMemory, overrideMemoryMap } from './memory-options.ts';
 import { type ModuleImageFile, updateModule } from './module-update.ts';
 import { PageRefs } from './page-refs.ts';
 import { DEFAULT_POLICY, type KernelPolicy } from './policy/kernel-policy.ts';
@@ -36,6 +37,9 @@ import { type TdxCapability, tdxCapability } from './tdx-capability.ts';
 import { TdxEnabler, type TdxState } from './tdx-enabler.ts';
 import { shutDownModule } from './undo.ts';
 import { prepareVmx } from './vmx.ts';
+
+/** Distance between nodes of which the firmware tells nothing. */
+const REMOTE_DISTANCE = 20;
 
 /** @public */
 export interface HostKernelOptions {
@@ -81,9 +85,12 @@ export class HostKernel {
     this.#policy = { ...DEFAULT_POLICY, optedIn, ...options.policy };
     this.log = new LogRing(machine.clock);
     this.cpus = machine.lps.map((lp) => new Cpu(lp));
-    const { e820, srat } = machine.description;
-    const memblock = memblockFromFirmware(e820, srat);
-    this.allocator = new PageAllocator(memblock);
+    const { e820, srat, slit } = machine.description;
+    const memblock = memblockFromFirmware(overrideMemoryMap(e820, this.config.memmap), srat);
+    this.allocator = new PageAllocator(memblock, {
+      movable: movableMemory(memblock, this.config.kernelCoreBytes),
+      ...(slit === undefined ? {} : { distance: (from, to) => slit[from]?.[to] ?? REMOTE_DISTANCE }),
+    });
     this.pageRefs = new PageRefs(machine, this.allocator);
     this.balloon = new Balloon(this.allocator);
     this.hotplug = new MemoryHotplug(memblock, this.allocator, this.log, () => ({

@@ -1,4 +1,6 @@
 /** How the kernel was built and started, as far as it matters to TDX. */
+import type { E820Entry } from '../machine/description.ts';
+import { parseBytes, parseMemmap } from './memory-options.ts';
 
 /** What is known about the kernel from outside, such as from a real host's log. @public */
 export interface KernelConfigHints {
@@ -19,6 +21,10 @@ export interface KernelConfig {
   readonly maxCpus: number;
   /** `use_tdx=on` or `=off` on the command line; undefined where absent. */
   readonly useTdx: boolean | undefined;
+  /** Entries of `memmap=`, which the kernel believes over the firmware. */
+  readonly memmap: readonly E820Entry[];
+  /** `kernelcore=`: memory for pages that cannot move, in bytes; null where all memory is. */
+  readonly kernelCoreBytes: number | null;
 }
 
 /**
@@ -28,8 +34,9 @@ export interface KernelConfig {
  */
 export function kernelConfig(hints: KernelConfigHints = {}): KernelConfig {
   const options = (hints.commandLine ?? '').split(/\s+/);
-  const value = (name: string): string | undefined =>
-    options.findLast((option) => option.startsWith(`${name}=`))?.slice(name.length + 1);
+  const values = (name: string): readonly string[] =>
+    options.filter((option) => option.startsWith(`${name}=`)).map((option) => option.slice(name.length + 1));
+  const value = (name: string): string | undefined => values(name).at(-1);
   const useTdx = value('use_tdx');
   return {
     hibernation: hints.hibernationDisabled === false && !options.includes('nohibernate'),
@@ -40,6 +47,8 @@ export function kernelConfig(hints: KernelConfigHints = {}): KernelConfig {
       options.includes('nosmp') ? 1 : Infinity,
     ),
     useTdx: useTdx === 'on' ? true : useTdx === 'off' ? false : undefined,
+    memmap: parseMemmap(values('memmap')),
+    kernelCoreBytes: parseBytes(value('kernelcore') ?? '') ?? null,
   };
 }
 

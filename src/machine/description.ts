@@ -84,6 +84,8 @@ export interface MachineDescription {
   readonly memory: readonly MemoryRange[];
   readonly e820: readonly E820Entry[];
   readonly srat: readonly SratEntry[];
+  /** Distances between nodes, by number of one and the other, as in the SLIT; absent where the firmware has none. */
+  readonly slit?: readonly (readonly number[])[];
   /** Convertible memory regions found by MCHECK, ascending; at most 32. */
   readonly cmrs: readonly AddressRange[];
   /** Null where the BIOS did not enable TDX: MSR 0x87 then faults. */

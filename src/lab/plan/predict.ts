@@ -18,6 +18,7 @@ import { type KernelConfig, kernelConfig } from '../../kernel/kernel-config.ts';
 import { LogRing } from '../../kernel/log.ts';
 import { type MemblockRegion, memblockFromFirmware } from '../../kernel/memblock.ts';
 import { buildTdxMemlist, type TdxMemoryBlock } from '../../kernel/memlist.ts';
+import { movableMemory, overrideMemoryMap } from '../../kernel/memory-options.ts';
 import { allocPamts, type Pamt, pamtNode, pamtRange } from '../../kernel/pamt-alloc.ts';
 import { DEFAULT_POLICY } from '../../kernel/policy/kernel-policy.ts';
 import { neededReservedAreas } from '../../kernel/reserved-areas.ts';
@@ -98,8 +99,10 @@ export function predict(survey: Survey, options: PlanOptions): Prediction {
   const detection = stage('detect', () =>
     detectTdx(machine.lps[0]!, config, () => {}, new LogRing(machine.clock)),
   );
-  const memblock = memblockFromFirmware(description.e820, description.srat);
-  const allocator = new PageAllocator(memblock);
+  const memblock = memblockFromFirmware(overrideMemoryMap(description.e820, config.memmap), description.srat);
+  const allocator = new PageAllocator(memblock, {
+    movable: movableMemory(memblock, config.kernelCoreBytes),
+  });
   const cpus = machine.lps.map((lp) => new Cpu(lp));
   for (const cpu of cpus) prepareVmx(cpu, allocator);
   stage('cpus', () => predictCpus(cpus.slice(0, config.maxCpus), release));
