@@ -1,11 +1,11 @@
 /** Prints lives and comparisons of scenarios. */
 import { formatBytes } from '../abi/format-bytes.ts';
 import { total } from '../lab/scenario/chart/comparison-svg.ts';
-import type { Comparison, ComparisonRow } from '../lab/scenario/compare.ts';
+import type { ComparisonRow, PolicyComparison } from '../lab/scenario/compare.ts';
 import type { Counts } from '../lab/scenario/engine/measures.ts';
 import type { Outcome, Result } from '../lab/scenario/engine/outcome.ts';
 import type { ScenarioRun } from '../lab/scenario/engine/run-scenario.ts';
-import type { Verdict } from '../lab/scenario/expectations.ts';
+import type { Judgement } from '../lab/scenario/expectations.ts';
 import { formatDuration } from '../lab/scenario/language/units.ts';
 import { formatCount } from './format.ts';
 import { type Io, style } from './io.ts';
@@ -22,15 +22,23 @@ const TIME_WIDTH = 8;
 const RESULT_WIDTH = 7;
 
 /** One line of a life. @internal */
-export function printOutcome(io: Io, { at, event, result, reason, tookNs }: Outcome): void {
+export function printOutcome(io: Io, outcome: Outcome): void {
+  const { at, result, reason, tookNs } = outcome;
+  const event = described(outcome);
   const time = style(io, 'dim', `[${formatDuration(at).padStart(TIME_WIDTH)}]`);
   const word = style(io, COLOURS[result], result.padEnd(RESULT_WIDTH));
   const took = result === 'done' && tookNs >= 1e6 ? ` (${formatDuration(tookNs)})` : '';
   printWrapped(io, reason === null ? `${event}${took}` : `${event}: ${reason.text}`, `${time} ${word} `);
 }
 
+/** What was done, and what it is called where that does not say it. */
+function described({ do: kind, event }: Outcome): string {
+  if (kind === 'td-fate') return `TD ${event}`;
+  return event.startsWith(kind) ? event : `${kind} ${event}`;
+}
+
 /** What a life came to. @internal */
-export function printEnd(io: Io, run: ScenarioRun, verdicts: readonly Verdict[]): void {
+export function printEnd(io: Io, run: ScenarioRun, verdicts: readonly Judgement[]): void {
   const { measures, violations } = run;
   const line = (name: string, text: string): void => printWrapped(io, text, `${name.padEnd(12)}  `);
   io.out();
@@ -56,7 +64,7 @@ export function printEnd(io: Io, run: ScenarioRun, verdicts: readonly Verdict[])
 }
 
 /** @internal */
-export function printVerdicts(io: Io, verdicts: readonly Verdict[]): void {
+export function printVerdicts(io: Io, verdicts: readonly Judgement[]): void {
   for (const { line, holds, expected, found } of verdicts) {
     const word = holds ? style(io, 'green', 'holds') : style(io, 'red', 'FAILS');
     const text = found === null ? expected : `${expected}; found: ${found}`;
@@ -85,7 +93,10 @@ const COLUMNS: readonly Column[] = [
 const WIDE = 130;
 
 /** @internal */
-export function printComparison(io: Io, { scenario, title, argument, seed, events, rows }: Comparison): void {
+export function printComparison(
+  io: Io,
+  { scenario, title, argument, seed, events, rows }: PolicyComparison,
+): void {
   printWrapped(io, style(io, 'bold', title));
   if (argument !== '') printWrapped(io, argument.replaceAll(/\s+/g, ' '));
   io.out();

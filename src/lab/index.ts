@@ -36,6 +36,26 @@ export {
   replayFiles,
   replayVectors,
 } from './replay/replay.ts';
+export { comparisonSvg } from './scenario/chart/comparison-svg.ts';
+export * from './scenario/compare.ts';
+export type { Counts, Measures } from './scenario/engine/measures.ts';
+export { type Outcome, type Result, rootCause } from './scenario/engine/outcome.ts';
+export { playEvent } from './scenario/engine/play-event.ts';
+export * from './scenario/engine/run-scenario.ts';
+export { ScenarioHost } from './scenario/engine/scenario-host.ts';
+export { type Judgement, judge } from './scenario/expectations.ts';
+export * from './scenario/find-scenario.ts';
+export type { ScenarioInvariant, Violation } from './scenario/invariants/invariant.ts';
+export { SCENARIO_INVARIANTS } from './scenario/invariants/invariants.ts';
+export { promisesNoKill } from './scenario/invariants/promise.ts';
+export { EVENT_KINDS, type EventKind, type EventSpec } from './scenario/language/event-schema.ts';
+export type { HostSpec } from './scenario/language/host-schema.ts';
+export { parseScenario } from './scenario/language/parse-scenario.ts';
+export type { ArrivalSpec, Expectation, FaultSpec } from './scenario/language/scenario-schema.ts';
+export { formatDuration, parseDuration, parseSize } from './scenario/language/units.ts';
+export * from './scenario/policy-sets.ts';
+export * from './scenario/scenario.ts';
+export * from './scenario/timeline.ts';
 export * from './schedule/explore.ts';
 export * from './schedule/scheduler.ts';
 export { isSavedHost } from './snapshot/container.ts';

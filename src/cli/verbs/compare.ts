@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { InputError } from '../../abi/input-error.ts';
 import { comparisonSvg } from '../../lab/scenario/chart/comparison-svg.ts';
-import { type Comparison, compareScenario } from '../../lab/scenario/compare.ts';
+import { compareScenario, type PolicyComparison } from '../../lab/scenario/compare.ts';
 import { findScenario } from '../../lab/scenario/find-scenario.ts';
 import { toJson } from '../format.ts';
 import { printComparison } from '../print-scenario.ts';
@@ -31,7 +31,7 @@ export const run: Run = async ([name = ''], options, io) => {
   return holds ? EXIT.done : EXIT.no;
 };
 
-function writeSvg(file: string, comparison: Comparison): void {
+function writeSvg(file: string, comparison: PolicyComparison): void {
   try {
     writeFileSync(file, comparisonSvg(comparison));
   } catch (error) {

@@ -1,17 +1,17 @@
 /** The same events under every policy. */
 import { type RunOptions, runScenario, type ScenarioRun } from './engine/run-scenario.ts';
-import { judge, type Verdict } from './expectations.ts';
+import { type Judgement, judge } from './expectations.ts';
 import type { PolicySet, Scenario } from './scenario.ts';
 import { timeline } from './timeline.ts';
 
 /** What the events come to under one policy. @public */
 export interface ComparisonRow extends Omit<ScenarioRun, 'outcomes'> {
   readonly title: string;
-  readonly verdicts: readonly Verdict[];
+  readonly verdicts: readonly Judgement[];
 }
 
 /** @public */
-export interface Comparison {
+export interface PolicyComparison {
   readonly scenario: string;
   readonly title: string;
   readonly argument: string;
@@ -29,7 +29,10 @@ export interface CompareOptions extends Pick<RunOptions, 'seed'> {
 }
 
 /** Plays the events of a scenario's seed under every policy. @public */
-export async function compareScenario(scenario: Scenario, options: CompareOptions = {}): Promise<Comparison> {
+export async function compareScenario(
+  scenario: Scenario,
+  options: CompareOptions = {},
+): Promise<PolicyComparison> {
   const { seed = scenario.seed, policies = scenario.policies } = options;
   const events = timeline(scenario, seed);
   const rows: ComparisonRow[] = [];

@@ -7,7 +7,7 @@ import { formatDuration } from './language/units.ts';
 import type { Scenario } from './scenario.ts';
 
 /** @public */
-export interface Verdict {
+export interface Judgement {
   /** Line of the scenario. */
   readonly line: number;
   readonly holds: boolean;
@@ -18,7 +18,7 @@ export interface Verdict {
 }
 
 /** Every expectation that concerns the policy of `run`. @public */
-export function judge(scenario: Pick<Scenario, 'expect'>, run: ScenarioRun): Verdict[] {
+export function judge(scenario: Pick<Scenario, 'expect'>, run: ScenarioRun): Judgement[] {
   return scenario.expect.filter((one) => concerns(one, run.policy)).map((one) => verdict(one, run));
 }
 
@@ -27,7 +27,7 @@ function concerns(expectation: Expectation, policy: string): boolean {
   return (under?.includes(policy) ?? true) && !(notUnder?.includes(policy) ?? false);
 }
 
-function verdict(one: Expectation & { readonly line: number }, run: ScenarioRun): Verdict {
+function verdict(one: Expectation & { readonly line: number }, run: ScenarioRun): Judgement {
   const found = ((): readonly [expected: string, found: string | null] => {
     if ('event' in one) return ofEvent(one, run);
     if ('count' in one) return ofCount(one, run);

@@ -1,6 +1,6 @@
 /** A comparison as a drawing: one panel for each measure, one bar for each policy. */
 import { formatBytes } from '../../../abi/format-bytes.ts';
-import type { Comparison, ComparisonRow } from '../compare.ts';
+import type { ComparisonRow, PolicyComparison } from '../compare.ts';
 import type { Counts } from '../engine/measures.ts';
 import { formatDuration } from '../language/units.ts';
 
@@ -76,7 +76,7 @@ const MARGIN = 16;
 const FONT = 'font-family="DejaVu Sans, Helvetica, Arial, sans-serif"';
 
 /** The SVG document. @public */
-export function comparisonSvg({ scenario, title, seed, events, rows }: Comparison): string {
+export function comparisonSvg({ scenario, title, seed, events, rows }: PolicyComparison): string {
   const width = LABELS + PANELS.length * (PANEL + GAP) + 2 * MARGIN;
   const height = TOP + rows.length * ROW + MARGIN;
   const lines = [

@@ -115,6 +115,7 @@ export class TdMemory {
   /** False when no 2 MiB are free in one piece, and where a table for small pages is already. */
   #giveLarge(gpa: number): boolean {
     if (this.#present[1]!.has(gpa / PAGE_2M)) return false;
+    this.#makeTables(gpa, 2);
     try {
       this.#give(gpa, LARGE_ORDER);
       return true;
