@@ -68,12 +68,18 @@ async function answer(race: Race, task: Task, union: Uint8Array): Promise<bigint
   if (page < 0 || page + Number(pages) > race.subject.pages) return toPrivate ? BigInt(ERRNO.EINVAL) : 0n;
   try {
     await convert(race, task, page, Number(pages), toPrivate);
-    if (race.program.discards) await discard(race, task, page, Number(pages), toPrivate);
-    return 0n;
   } catch (error) {
     if (error instanceof KernelError) return BigInt(error.errno === 'EAGAIN' ? ERRNO.EAGAIN : ERRNO.EINVAL);
     throw error;
   }
+  // It is converted, whether or not the other memory can be given back: the file may be closed.
+  const discarding = race.program.discards
+    ? discard(race, task, page, Number(pages), toPrivate)
+    : Promise.resolve();
+  await discarding.catch((error: unknown) => {
+    if (!(error instanceof KernelError)) throw error;
+  });
+  return 0n;
 }
 
 /** The guest used memory as what it is not; where it says so, user space makes it that. */
