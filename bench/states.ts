@@ -9,7 +9,7 @@ name: states
 title: three TDs grow and end while a CXL window comes and goes
 host:
   nodes: [{ memory: 6GiB }]
-  areas: { cxl: { size: 2GiB, kind: cxl } }
+  areas: { cxl: { size: 2GiB, kind: cxl, state: hot-pluggable } }
 policy: allow+check
 events:
 ${['a', 'b', 'c']

@@ -84,7 +84,7 @@ function onlineSteps<E extends AreaEvent>(): readonly Step<E>[] {
         const { other } = RULES[host.knob(s, 'hotplug')];
         const isApart = other === 'NonTdx' && isTdxOn(host, s) && !areTdx(host, s, areas);
         for (const area of areas) {
-          if (isApart && host.broken !== 'separate-zone') s[layout.area(area, AREA.zone)] = NON_TDX;
+          if (isApart) s[layout.area(area, AREA.zone)] = NON_TDX;
           s[layout.area(area, AREA.state)] = MEMORY.online;
           s[layout.area(area, AREA.free)] = config.areas[area]!.pages;
         }
