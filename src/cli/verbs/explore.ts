@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os';
 import { dirname } from 'node:path';
 import { InputError } from '../../abi/input-error.ts';
 import { exploreInterleavings } from '../../lab/explore/exhaustive/explore-interleavings.ts';
-import { exploreSeeds } from '../../lab/explore/seeds/explore-seeds.ts';
+import { exploreScenario } from '../../lab/explore/seeds/explore-scenario.ts';
 import { replayFile } from '../../lab/explore/seeds/scenario-file.ts';
 import { findScenario, scenarioText } from '../../lab/scenario/find-scenario.ts';
 import type { PolicySet } from '../../lab/scenario/scenario.ts';
@@ -34,7 +34,7 @@ export const run: Run = async ([name = ''], options, io) => {
 async function seeds(name: string, options: Options, policy: PolicySet | undefined, io: Io): Promise<number> {
   if (options.depth !== undefined) throw new InputError('--depth is for --exhaustive');
   const progress = new Progress();
-  const exploration = await exploreSeeds(name, {
+  const exploration = await exploreScenario(name, {
     seeds: whole(options, 'seeds', SEEDS, 1, 100_000_000),
     firstSeed: whole(options, 'firstSeed', 1, 0, Number.MAX_SAFE_INTEGER - 100_000_000),
     workers: whole(options, 'workers', availableParallelism(), 1, MOST_WORKERS),

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { exploreSeeds } from '../../../src/lab/explore/seeds/explore-seeds.ts';
+import { exploreScenario } from '../../../src/lab/explore/seeds/explore-scenario.ts';
 import { POLICY_SETS } from '../../../src/lab/scenario/policy-sets.ts';
 import { smallLivesText } from './small-lives.ts';
 
@@ -28,7 +28,7 @@ describe('20,000 random lives', () => {
       // Every other policy set with faults.
       writeFileSync(file, smallLivesText(name, i % 2 === 0 ? FAULTS : ''));
       const options = { seeds: EACH, firstSeed: 1 + i * EACH, workers: availableParallelism() };
-      expect(await exploreSeeds(file, options)).toMatchObject({ found: null, seeds: EACH });
+      expect(await exploreScenario(file, options)).toMatchObject({ found: null, seeds: EACH });
     },
   );
 });

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { run } from '../../../src/cli/verbs/explore.ts';
-import { exploreSeeds } from '../../../src/lab/explore/seeds/explore-seeds.ts';
+import { exploreScenario } from '../../../src/lab/explore/seeds/explore-scenario.ts';
 import { findFailure, firstFailure } from '../../../src/lab/explore/seeds/failure.ts';
 import { replayFile } from '../../../src/lab/explore/seeds/scenario-file.ts';
 import { shrinkFailure } from '../../../src/lab/explore/seeds/shrink-failure.ts';
@@ -24,11 +24,11 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
-describe('exploreSeeds', () => {
+describe('exploreScenario', () => {
   it('finds the lowest seed that fails, the same whatever the number of workers', async () => {
     const options = { seeds: 200, firstSeed: 1 };
-    const one = await exploreSeeds(file, { ...options, workers: 1 });
-    const three = await exploreSeeds(file, { ...options, workers: 3 });
+    const one = await exploreScenario(file, { ...options, workers: 1 });
+    const three = await exploreScenario(file, { ...options, workers: 3 });
     expect(three).toEqual(one);
     const alone = await firstFailure(await smallLives('linux-7.2', EXPECTS), options);
     expect(one.found?.seed).toBe(alone?.seed);
@@ -37,7 +37,7 @@ describe('exploreSeeds', () => {
 
   it('finds nothing where nothing is', async () => {
     const policy = { name: 'opt-in', title: 'off', knobs: { enable: 'opt-in' as const } };
-    const result = await exploreSeeds(file, { seeds: 40, firstSeed: 7, workers: 2, policy });
+    const result = await exploreScenario(file, { seeds: 40, firstSeed: 7, workers: 2, policy });
     expect(result).toMatchObject({ seeds: 40, firstSeed: 7, found: null });
   });
 });

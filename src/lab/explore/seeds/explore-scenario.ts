@@ -34,7 +34,7 @@ export interface Exploration {
 const BATCH = 16;
 
 /** The lowest failing seed, whatever the number of workers. Throws InputError for a scenario that cannot be read. @public */
-export async function exploreSeeds(name: string, options: ExploreOptions): Promise<Exploration> {
+export async function exploreScenario(name: string, options: ExploreOptions): Promise<Exploration> {
   const { firstSeed, seeds, policy = null, onProgress } = options;
   const scenario = await findScenario(name);
   const pool = new Tinypool({
