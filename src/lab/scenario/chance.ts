@@ -15,16 +15,6 @@ export class Chance {
     t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   }
-
-  /** State for a saved machine. */
-  save() {
-    return this.#state;
-  }
-
-  /** Goes on from what `save` gave. */
-  restore(saved: ReturnType<Chance['save']>): void {
-    this.#state = saved;
-  }
 }
 
 /** FNV-1a, 32 bits. */

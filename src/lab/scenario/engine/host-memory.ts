@@ -1,7 +1,8 @@
 /** Memory that the host's own programs have: allocations by name, and the pinned pages of long uptimes. */
 import { PAGE_4K } from '../../../abi/address.ts';
 import { KernelError } from '../../../abi/errno.ts';
-import { type AllocOptions, MAX_ORDER, type PageAllocator } from '../../../kernel/allocator.ts';
+import type { AllocOptions } from '../../../kernel/allocation.ts';
+import { MAX_ORDER, type PageAllocator } from '../../../kernel/allocator.ts';
 import { fragment } from '../../../kernel/fragment.ts';
 
 /** @internal */

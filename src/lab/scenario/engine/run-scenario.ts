@@ -99,7 +99,7 @@ class Life {
 
   constructor(host: ScenarioHost) {
     this.host = host;
-    this.#given = new GivenPages(host.kernel);
+    this.#given = new GivenPages(() => host.kernel);
   }
 
   /** The kernel has booted. */
@@ -116,7 +116,6 @@ class Life {
     const { kernel } = host;
     const { state } = kernel;
     const outcomes = await playEvent(host, event);
-    this.#given.kernel = host.kernel;
     // The kernel's own pages change with what it does for itself, and not with what it lends.
     const isOwn = !LENDING.has(event.do) || host.kernel !== kernel || kernel.state !== state;
     if (isOwn) this.#kernelPages = this.#pagesOfKernel();

@@ -25,15 +25,15 @@ for (const [leaf, register] of PAGE_REGISTER) REGISTERS[leaf] = register;
 
 /** @internal */
 export class GivenPages implements SeamcallObserver {
-  /** Whose TDMRs count. */
-  kernel: HostKernel;
   /** The first page outside them, in words; null while there is none. */
   wrong: string | null = null;
   #enabled: EnabledTdx | null = null;
   #usable: readonly AddressRange[] = [];
+  /** Whose TDMRs count: kexec starts another kernel. */
+  readonly #kernel: () => HostKernel;
 
-  constructor(kernel: HostKernel) {
-    this.kernel = kernel;
+  constructor(kernel: () => HostKernel) {
+    this.#kernel = kernel;
   }
 
   before({ regs }: LogicalProcessor): void {
@@ -41,26 +41,24 @@ export class GivenPages implements SeamcallObserver {
     const leaf = low & 0xffff;
     const register = regs.d[2 * RAX + 1] === 0 ? (REGISTERS[leaf] ?? 255) : 255;
     if (register === 255) return;
+    const { enabled } = this.#kernel();
+    // A kernel that tries a TD before it calls the module initialised keeps its TDMRs to itself until then.
+    if (enabled === null) return;
     const address = regNumber(regs, register);
     const isLarge = leaf === TDH.memPageAug && (regs.d[2 * RCX]! & 7) === 1;
     const end = address + (isLarge ? PAGE_2M : PAGE_4K);
-    if (this.#ranges().some((range) => range.start <= address && end <= range.end)) return;
+    if (this.#ranges(enabled).some((range) => range.start <= address && end <= range.end)) return;
     this.wrong ??= `${hostLeafName(leaf)} was given ${hex(address)}, which no initialised TDMR holds`;
   }
 
   after(): void {}
 
   /** TDMRs less their reserved areas, of the module as it is initialised now. */
-  #ranges(): readonly AddressRange[] {
-    const { enabled } = this.kernel;
+  #ranges(enabled: EnabledTdx): readonly AddressRange[] {
     if (enabled !== this.#enabled) {
       this.#enabled = enabled;
-      const tdmrs = enabled?.tdmrs ?? [];
-      const reserved = tdmrs.flatMap(({ reservedAreas }) => reservedAreas);
-      this.#usable = subtract(
-        tdmrs.map(({ start, end }) => ({ start, end })),
-        reserved,
-      );
+      const reserved = enabled.tdmrs.flatMap(({ reservedAreas }) => reservedAreas);
+      this.#usable = subtract(enabled.tdmrs, reserved);
     }
     return this.#usable;
   }

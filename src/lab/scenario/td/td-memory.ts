@@ -74,8 +74,7 @@ export class TdMemory {
       this.chunks.pop();
       this.pages -= 2 ** chunk.order;
       this.shared.push({ gpa: chunk.gpa, order: chunk.order });
-      this.#host.writeBack(cpu, chunk.address, this.#keyId, chunk.order);
-      this.#host.reset(cpu, chunk.address, chunk.order);
+      this.#return(chunk);
     }
   }
 
@@ -98,6 +97,18 @@ export class TdMemory {
       }
       done += PAGE_4K * 2 ** order;
     }
+  }
+
+  /** Gives back a page that the module has removed; one whose lines may still be in a cache is leaked. Throws EIO. */
+  #return({ address, order }: Chunk): void {
+    const { cpu } = this.#host;
+    try {
+      this.#host.writeBack(cpu, address, this.#keyId, order);
+    } catch (error) {
+      this.#host.leakedPages += 2 ** order;
+      throw error;
+    }
+    this.#host.reset(cpu, address, order);
   }
 
   /** Forgets what is shared: a balloon keeps it. */
