@@ -1,86 +1,27 @@
 /** The page allocator: zones per node, buddy chunks, contiguous ranges, exact accounts. */
 import { type AddressRange, MIB, PAGE_4K } from '../abi/address.ts';
 import { intersect, subtract } from '../abi/ranges.ts';
+import {
+  type AllocatorOptions,
+  type AllocOptions,
+  type ContigAllocator,
+  type ContigOptions,
+  mayUse,
+  type NodeAccount,
+  type ZoneAccount,
+} from './allocation.ts';
 import type { MemblockRegion } from './memblock.ts';
 import { MovablePages } from './movable-pages.ts';
+import { NodeZones, type ZonePiece } from './node-zones.ts';
 import { OutOfUse } from './out-of-use.ts';
 import { BLOCK_ORDER } from './split-blocks.ts';
-import { forEachBlock, type PfnRange, piecesByZone, ZONE_ORDER, Zone, type ZoneName } from './zone.ts';
+import { forEachBlock, type PfnRange, piecesByZone, type Zone } from './zone.ts';
 
 /** Order of the largest buddy chunk: 4 MiB. @public */
 export const MAX_ORDER = BLOCK_ORDER;
 
 /** Memory that the kernel keeps to itself: firmware and real-mode code write there, and no TD may have it. */
 const KEPT_LOW = MIB;
-
-/** @public */
-export interface AllocOptions {
-  /** Node to start with; default 0. */
-  readonly node?: number;
-  /** Other nodes may be used when it is full; default true. */
-  readonly fallback?: boolean;
-  /** Nodes that may be used; default all. */
-  readonly nodemask?: ReadonlySet<number>;
-  /** The kernel may move the pages later to make room for contiguous ranges; default false. */
-  readonly movable?: boolean;
-  /** The pages never go to a TD, so that they may come from the zone NonTdx; default false. */
-  readonly nonTdxOk?: boolean;
-  /** Only zones for which this holds. */
-  readonly zones?: (zone: ZoneAccount) => boolean;
-  /** Only these pages, ascending and disjoint. */
-  readonly within?: readonly PfnRange[];
-  /** What the memory is for; handed to the fault point. */
-  readonly purpose: string;
-}
-
-/** @public */
-export interface ContigOptions {
-  readonly node: number;
-  /** Nodes that may be used besides `node`; default every node that has memory. */
-  readonly nodemask?: ReadonlySet<number>;
-  readonly purpose: string;
-}
-
-/** Memory of one node in pages; `free + used + poisoned + ballooned == total` always holds. @public */
-export interface NodeAccount {
-  readonly node: number;
-  readonly total: number;
-  readonly free: number;
-  readonly used: number;
-  /** Pages whose memory has failed and that nobody has any more. */
-  readonly poisoned: number;
-  readonly ballooned: number;
-}
-
-/** One zone of one node. @public */
-export interface ZoneAccount {
-  readonly node: number;
-  readonly name: ZoneName;
-  /** Ascending and disjoint. */
-  readonly present: readonly PfnRange[];
-  readonly presentPages: number;
-  readonly freePages: number;
-}
-
-/** What of the allocator the TDMR code needs. @public */
-export interface ContigAllocator {
-  /** First page frame of `pages` contiguous pages, or null. */
-  allocContig(pages: number, options: ContigOptions): number | null;
-  freePages(pfn: number, pages: number): void;
-  /** Node of a page that is present, or undefined. */
-  nodeOf(pfn: number): number | undefined;
-}
-
-/** Distance of a node from another, as in a SLIT. @public */
-export type NodeDistance = (from: number, to: number) => number;
-
-/** @public */
-export interface AllocatorOptions {
-  /** Nodes at the same distance come in the order of their numbers, beginning after the first; default all are. */
-  readonly distance?: NodeDistance;
-  /** Memory that goes to the zone Movable. */
-  readonly movable?: readonly AddressRange[];
-}
 
 /** @public */
 export class PageAllocator implements ContigAllocator {
@@ -90,9 +31,7 @@ export class PageAllocator implements ContigAllocator {
   onMigrate: ((fromPfn: number, toPfn: number, order: number) => void) | null = null;
   /** Allocations asked for so far. */
   requests = 0;
-  readonly #distance: NodeDistance;
-  readonly #zones = new Map<number, readonly Zone[]>();
-  readonly #zonelists = new Map<number, readonly Zone[]>();
+  readonly #zones: NodeZones;
   readonly #used = new Map<number, number>();
   readonly #movable = new MovablePages();
   readonly #out = new OutOfUse();
@@ -101,14 +40,14 @@ export class PageAllocator implements ContigAllocator {
     memblock: readonly MemblockRegion[],
     { distance = () => 0, movable = [] }: AllocatorOptions = {},
   ) {
-    this.#distance = distance;
+    this.#zones = new NodeZones(distance);
     const ram = memblock
       .filter((region) => region.kind === 'ram' && region.end > KEPT_LOW)
       .map((region) => ({ ...region, start: Math.max(region.start, KEPT_LOW) }));
     const spans = new Map<Zone, PfnRange>();
     for (const region of ram) {
       for (const piece of piecesByZone(region)) {
-        const zone = this.#zone(region.node, piece.name);
+        const zone = this.#zones.zone(region.node, piece.name);
         const span = spans.get(zone) ?? piece;
         spans.set(zone, {
           startPfn: Math.min(span.startPfn, piece.startPfn),
@@ -125,7 +64,7 @@ export class PageAllocator implements ContigAllocator {
 
   /** Nodes that have memory, or had it, ascending. */
   get nodes(): readonly number[] {
-    return [...this.#zones.keys()].sort((a, b) => a - b);
+    return this.#zones.nodes;
   }
 
   /**
@@ -134,11 +73,11 @@ export class PageAllocator implements ContigAllocator {
    */
   addMemory(range: AddressRange, node: number, name?: 'Movable' | 'NonTdx'): void {
     if (name !== undefined) {
-      this.#zone(node, name).addPresent(range.start / PAGE_4K, range.end / PAGE_4K);
+      this.#zones.zone(node, name).addPresent(range.start / PAGE_4K, range.end / PAGE_4K);
       return;
     }
     for (const piece of piecesByZone(range)) {
-      this.#zone(node, piece.name).addPresent(piece.startPfn, piece.endPfn);
+      this.#zones.zone(node, piece.name).addPresent(piece.startPfn, piece.endPfn);
     }
   }
 
@@ -147,8 +86,8 @@ export class PageAllocator implements ContigAllocator {
    * nothing changed, when some cannot move.
    */
   removeMemory(range: AddressRange): boolean {
-    const pieces = this.#pieces(range);
-    const taken: typeof pieces = [];
+    const pieces = this.#zones.pieces(range);
+    const taken: ZonePiece[] = [];
     for (const piece of pieces) {
       if (!this.#takeWindow(piece.zone, piece.startPfn, piece.pages, true)) break;
       taken.push(piece);
@@ -171,14 +110,14 @@ export class PageAllocator implements ContigAllocator {
   allocPages(order: number, options: AllocOptions): number | null {
     if (this.#fails(options.purpose)) return null;
     const node = options.node ?? 0;
-    const zones = options.fallback === false ? this.#nodeZones(node) : this.#zonelist(node);
+    const zones = options.fallback === false ? this.#zones.of(node) : this.#zones.fallback(node);
     return this.#allocFrom(zones, order, options);
   }
 
   /** First page frame of `pages` contiguous pages in one zone; null when no zone has such a window. */
   allocContig(pages: number, options: ContigOptions): number | null {
     if (this.#fails(options.purpose) || pages === 0) return null;
-    for (const zone of this.#zonelist(options.node)) {
+    for (const zone of this.#zones.fallback(options.node)) {
       if (!mayUse(zone, options)) continue;
       const pfn = this.#contigIn(zone, pages);
       if (pfn !== null) return pfn;
@@ -189,17 +128,17 @@ export class PageAllocator implements ContigAllocator {
   /** Gives back pages of one allocation, or a part of a contiguous one. Failed memory stays out of use. */
   freePages(pfn: number, pages: number): void {
     this.#movable.forget(pfn);
-    this.#give(this.#zoneHolding(pfn, pages), pfn, pages);
+    this.#give(this.#zones.holding(pfn, pages), pfn, pages);
   }
 
   /** Node of a page that is present, or undefined. */
   nodeOf(pfn: number): number | undefined {
-    return this.#zoneOf(pfn, 1)?.node;
+    return this.#zones.find(pfn, 1)?.node;
   }
 
   /** True for a page that is present and that nobody has. */
   isFree(pfn: number): boolean {
-    return this.#zoneOf(pfn, 1)?.isFree(pfn, 1) ?? false;
+    return this.#zones.find(pfn, 1)?.isFree(pfn, 1) ?? false;
   }
 
   /**
@@ -208,7 +147,7 @@ export class PageAllocator implements ContigAllocator {
    */
   poison(pfn: number): 'free' | 'used' | 'absent' | 'known' {
     if (this.#out.isPoisoned(pfn)) return 'known';
-    const zone = this.#zoneOf(pfn, 1);
+    const zone = this.#zones.find(pfn, 1);
     if (zone === undefined) return 'absent';
     this.#out.poison(pfn);
     this.#movable.pin(pfn);
@@ -234,7 +173,7 @@ export class PageAllocator implements ContigAllocator {
 
   /** Counts pages of one allocation as ballooned, or as used again. */
   balloon(pfn: number, pages: number, isIn: boolean): void {
-    const { node } = this.#zoneHolding(pfn, pages);
+    const { node } = this.#zones.holding(pfn, pages);
     const count = isIn ? pages : -pages;
     this.#out.account(node, 'ballooned', count);
     this.#account(node, -count);
@@ -242,7 +181,7 @@ export class PageAllocator implements ContigAllocator {
 
   accounts(): readonly NodeAccount[] {
     return this.nodes.map((node) => {
-      const zones = this.#zones.get(node)!;
+      const zones = this.#zones.of(node);
       const total = zones.reduce((sum, zone) => sum + zone.presentPages, 0);
       const free = zones.reduce((sum, zone) => sum + zone.freePages, 0);
       return { node, total, free, used: this.#used.get(node) ?? 0, ...this.#out.on(node) };
@@ -251,17 +190,17 @@ export class PageAllocator implements ContigAllocator {
 
   /** Zones that have memory: nodes ascending, within a node in the order of fallback. */
   zones(): readonly ZoneAccount[] {
-    return [...this.#allZones()].filter((zone) => zone.present.length > 0);
+    return [...this.#zones.all()].filter((zone) => zone.present.length > 0);
   }
 
   /** Zones in the order in which an allocation on `node` looks at them. */
   fallbackZones(node: number, fallback = true): readonly ZoneAccount[] {
-    return fallback ? this.#zonelist(node) : this.#nodeZones(node);
+    return fallback ? this.#zones.fallback(node) : this.#zones.of(node);
   }
 
   /** Recounts every free page from the bitmaps and throws when an account does not balance. */
   audit(): void {
-    for (const zone of this.#allZones()) {
+    for (const zone of this.#zones.all()) {
       let free = 0;
       for (const _ of zone.wholeFreeBlocks()) free += 2 ** BLOCK_ORDER;
       for (const { freePages } of zone.split.counted()) free += freePages;
@@ -280,13 +219,13 @@ export class PageAllocator implements ContigAllocator {
 
   /** Wholly free 4 MiB blocks of a node by their first page frames, ascending. */
   wholeFreeBlocks(node: number): readonly number[] {
-    const blocks = this.#nodeZones(node).flatMap((zone) => [...zone.wholeFreeBlocks()]);
+    const blocks = this.#zones.of(node).flatMap((zone) => [...zone.wholeFreeBlocks()]);
     return blocks.sort((a, b) => a - b).map((block) => block * 2 ** BLOCK_ORDER);
   }
 
   /** Takes one given free page for good, such as a pinned one. Returns false when it is not free. */
   takePage(pfn: number): boolean {
-    const zone = this.#zoneHolding(pfn, 1);
+    const zone = this.#zones.holding(pfn, 1);
     if (!zone.isFree(pfn, 1)) return false;
     this.#claim(zone, pfn, 1);
     return true;
@@ -296,7 +235,7 @@ export class PageAllocator implements ContigAllocator {
   save() {
     return {
       requests: this.requests,
-      zones: this.nodes.flatMap((node) => this.#zones.get(node)!.map((zone) => zone.save())),
+      zones: this.#zones.save(),
       used: this.#used,
       movable: this.#movable.save(),
       out: this.#out.save(),
@@ -306,11 +245,7 @@ export class PageAllocator implements ContigAllocator {
   /** Goes on from what `save` gave; what memory the allocator was made with does not count. */
   restore(saved: ReturnType<PageAllocator['save']>): void {
     this.requests = saved.requests;
-    this.#zonelists.clear();
-    this.#zones.clear();
-    for (const zone of saved.zones.map(Zone.restored)) {
-      this.#zones.set(zone.node, [...this.#nodeZones(zone.node), zone]);
-    }
+    this.#zones.restore(saved.zones);
     this.#used.clear();
     for (const [node, pages] of saved.used) this.#used.set(node, pages);
     this.#movable.restore(saved.movable);
@@ -363,7 +298,7 @@ export class PageAllocator implements ContigAllocator {
     for (const [from, count] of runs) this.#claim(zone, from, count);
     const places = { movable: true, nonTdxOk: zone.name === 'NonTdx' };
     for (const [index, { pfn: from, order }] of movable.entries()) {
-      const to = this.#allocFrom(this.#zonelist(zone.node), order, places);
+      const to = this.#allocFrom(this.#zones.fallback(zone.node), order, places);
       if (to === null) {
         for (const [start, count] of runs) this.#give(zone, start, count);
         for (const moved of movable.slice(0, index)) this.#give(zone, moved.pfn, 2 ** moved.order);
@@ -415,75 +350,6 @@ export class PageAllocator implements ContigAllocator {
   #account(node: number, pages: number): void {
     this.#used.set(node, (this.#used.get(node) ?? 0) + pages);
   }
-
-  #zone(node: number, name: ZoneName): Zone {
-    const zones = this.#zones.get(node) ?? [];
-    const found = zones.find((zone) => zone.name === name);
-    if (found !== undefined) return found;
-    const zone = new Zone(node, name);
-    this.#zones.set(
-      node,
-      [...zones, zone].sort((a, b) => ZONE_ORDER.indexOf(a.name) - ZONE_ORDER.indexOf(b.name)),
-    );
-    this.#zonelists.clear();
-    return zone;
-  }
-
-  /** Zones of a node in the order of ZONE_ORDER. */
-  #nodeZones(node: number): readonly Zone[] {
-    return this.#zones.get(node) ?? [];
-  }
-
-  /** Zones in the order of fallback: those of `node`, then of the others, the nearest first. */
-  #zonelist(node: number): readonly Zone[] {
-    const known = this.#zonelists.get(node);
-    if (known !== undefined) return known;
-    const { nodes } = this;
-    const after = [...nodes.filter((other) => other >= node), ...nodes.filter((other) => other < node)];
-    const rank = (other: number): number => (other === node ? -1 : this.#distance(node, other));
-    const order = after.sort((a, b) => rank(a) - rank(b));
-    const zones = order.flatMap((other) => this.#nodeZones(other));
-    this.#zonelists.set(node, zones);
-    return zones;
-  }
-
-  *#allZones(): IterableIterator<Zone> {
-    for (const node of this.nodes) yield* this.#zones.get(node)!;
-  }
-
-  #zoneOf(pfn: number, pages: number): Zone | undefined {
-    for (const zones of this.#zones.values()) {
-      for (const zone of zones) if (zone.holds(pfn, pages)) return zone;
-    }
-    return undefined;
-  }
-
-  #zoneHolding(pfn: number, pages: number): Zone {
-    const zone = this.#zoneOf(pfn, pages);
-    if (zone === undefined) throw new Error(`pages [${pfn}, ${pfn + pages}) are not memory of one zone`);
-    return zone;
-  }
-
-  /** The parts of a range zone by zone. Throws where memory is not present. */
-  #pieces(range: AddressRange): { readonly zone: Zone; readonly startPfn: number; readonly pages: number }[] {
-    const pieces = [];
-    const endPfn = range.end / PAGE_4K;
-    for (let pfn = range.start / PAGE_4K; pfn < endPfn; ) {
-      const zone = this.#zoneHolding(pfn, 1);
-      const end = Math.min(endPfn, zone.presentRange(pfn)!.endPfn);
-      pieces.push({ zone, startPfn: pfn, pages: end - pfn });
-      pfn = end;
-    }
-    return pieces;
-  }
-}
-
-/** Whether an allocation may use a zone. */
-function mayUse(zone: Zone, options: Omit<AllocOptions, 'purpose'>): boolean {
-  if (zone.name === 'NonTdx' && options.nonTdxOk !== true) return false;
-  if (zone.name === 'Movable' && options.movable !== true) return false;
-  if (options.nodemask !== undefined && !options.nodemask.has(zone.node)) return false;
-  return options.zones?.(zone) ?? true;
 }
 
 /**

@@ -1,5 +1,6 @@
 /** Memory lent to somebody outside the kernel: taken out of use in as large chunks as there are, and taken back. */
-import { type AllocOptions, MAX_ORDER, type PageAllocator } from './allocator.ts';
+import type { AllocOptions } from './allocation.ts';
+import { MAX_ORDER, type PageAllocator } from './allocator.ts';
 
 /** @public */
 export class Balloon {

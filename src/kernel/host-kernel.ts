@@ -2,8 +2,9 @@
 import type { AddressRange } from '../abi/address.ts';
 import { KernelError, type Reason } from '../abi/errno.ts';
 import type { Machine } from '../machine/machine.ts';
-import { PageAllocator } from './allocator.ts';
+import type { PageAllocator } from './allocator.ts';
 import { Balloon } from './balloon.ts';
+import { bootMemory } from './boot-memory.ts';
 import { Cpu } from './cpu.ts';
 import { CpuCalls } from './cpu-calls.ts';
 import type { Detection } from './detect.ts';
@@ -14,12 +15,11 @@ import { checkGoingOnline } from './hotplug-rules.ts';
 import { type KernelConfig, type KernelConfigHints, kernelConfig } from './kernel-config.ts';
 import type { KeyIdPool } from './keyid-pool.ts';
 import { LogRing } from './log.ts';
-import { type MemblockRegion, memblockFromFirmware } from './memblock.ts';
+import type { MemblockRegion } from './memblock.ts';
 import type { TdxMemoryBlock } from './memlist.ts';
 import { type MemoryBlock, memoryBlocks } from './memory-blocks.ts';
 import { type MemoryFailure, type MemoryUser, memoryFailure } from './memory-failure.ts';
 import type { MemoryNotifiers } from './memory-notifier.ts';
-import { movableMemory, overrideMemoryMap } from './memory-options.ts';
 import { type ModuleImageFile, updateModule } from './module-update.ts';
 import { PageRefs } from './page-refs.ts';
 import { DEFAULT_POLICY, type KernelPolicy } from './policy/kernel-policy.ts';
@@ -35,11 +35,7 @@ import { TdMemory } from './td-memory.ts';
 import type { Tdmr } from './tdmr.ts';
 import { type TdxCapability, tdxCapability } from './tdx-capability.ts';
 import { TdxEnabler, type TdxState } from './tdx-enabler.ts';
-import { shutDownModule } from './undo.ts';
 import { prepareVmx } from './vmx.ts';
-
-/** Distance between nodes of which the firmware tells nothing. */
-const REMOTE_DISTANCE = 20;
 
 /** @public */
 export interface HostKernelOptions {
@@ -85,12 +81,8 @@ export class HostKernel {
     this.#policy = { ...DEFAULT_POLICY, optedIn, ...options.policy };
     this.log = new LogRing(machine.clock);
     this.cpus = machine.lps.map((lp) => new Cpu(lp));
-    const { e820, srat, slit } = machine.description;
-    const memblock = memblockFromFirmware(overrideMemoryMap(e820, this.config.memmap), srat);
-    this.allocator = new PageAllocator(memblock, {
-      movable: movableMemory(memblock, this.config.kernelCoreBytes),
-      ...(slit === undefined ? {} : { distance: (from, to) => slit[from]?.[to] ?? REMOTE_DISTANCE }),
-    });
+    const { memblock, allocator } = bootMemory(machine.description, this.config);
+    this.allocator = allocator;
     this.pageRefs = new PageRefs(machine, this.allocator);
     this.balloon = new Balloon(this.allocator);
     this.hotplug = new MemoryHotplug(memblock, this.allocator, this.log, () => ({
@@ -201,17 +193,7 @@ export class HostKernel {
     for (const cpu of this.cpus.slice(0, this.config.maxCpus)) cpu.online = true;
     for (const cpu of this.cpus) prepareVmx(cpu, this.allocator);
     this.#listen();
-    try {
-      await this.#tdx.detect(() => this.memoryNotifiers.register(this.#notifier));
-    } catch (error) {
-      if (!(error instanceof KernelError)) throw error;
-    }
-    try {
-      if (this.#enablesAtBoot()) await this.enableTdx();
-      else if (this.#policy.pamtPlacement === 'reserved') this.#tdx.reservePamt();
-    } catch (error) {
-      if (!(error instanceof KernelError)) throw error;
-    }
+    await this.#tdx.boot(() => this.memoryNotifiers.register(this.#notifier));
   }
 
   /**
@@ -253,10 +235,7 @@ export class HostKernel {
 
   /** Shuts the module down for this boot: every TD is lost. Does nothing where TDX is off. */
   shutDownTdx(why: Reason): void {
-    if (this.state !== 'initialized') return;
-    shutDownModule(this.cpus);
-    this.#tdx.lost(why);
-    this.log.err(`TDX module shut down: ${why.text}`, 'tdx-shut-down');
+    this.#tdx.shutDown(why);
   }
 
   /** Puts the host to sleep. Throws EOPNOTSUPP, EPERM with the reason, EBUSY when it is asleep. */
@@ -318,19 +297,19 @@ export class HostKernel {
       zones: this.allocator.zones(),
       blocks: this.memoryBlocks(),
       usable: this.tdxMemory,
-      off: this.#tdxOff(),
+      off: this.#tdx.off,
     });
   }
 
   /** The memory policy with which a TD is neither killed nor refused while TDX memory is free. */
   tdAdvice(): TdAdvice {
-    return tdAdvice(this.tdxCapability(), this.#tdxOff(), this.#policy.tdAllocation);
+    return tdAdvice(this.tdxCapability(), this.#tdx.off, this.#policy.tdAllocation);
   }
 
   /** Memory blocks with their state and whether TDs can use them. */
   memoryBlocks(): readonly MemoryBlock[] {
     const { hotplug } = this;
-    return memoryBlocks({ hotplug, zones: this.allocator.zones(), tdx: this.tdxMemory, off: this.#tdxOff() });
+    return memoryBlocks({ hotplug, zones: this.allocator.zones(), tdx: this.tdxMemory, off: this.#tdx.off });
   }
 
   /** Number for a new inode. */
@@ -414,14 +393,5 @@ export class HostKernel {
   #stop(why: Reason): void {
     this.#stopped ??= why;
     this.log.err(`kernel stopped: ${why.text}`, 'kernel-stopped');
-  }
-
-  #tdxOff(): Reason | null {
-    return this.enabled === null ? this.#tdx.whyOff() : null;
-  }
-
-  #enablesAtBoot(): boolean {
-    const { enable, optedIn } = this.#policy;
-    return enable === 'boot' || enable === 'primed' || (enable === 'opt-in' && optedIn);
   }
 }

@@ -1,4 +1,5 @@
 /** The host kernel: its TDX support, processes and their system calls. */
+export * from './allocation.ts';
 export * from './allocator.ts';
 export { Balloon } from './balloon.ts';
 export * from './cpu.ts';
@@ -19,6 +20,7 @@ export { type MemoryBlock, type MemoryBlockState, memoryBlockSize, usableMemory 
 export type { MemoryFailure, MemoryUser } from './memory-failure.ts';
 export * from './memory-notifier.ts';
 export type { ModuleImageFile } from './module-update.ts';
+export type { NodeDistance } from './node-zones.ts';
 export * from './page-refs.ts';
 export * from './pamt-alloc.ts';
 export * from './policy/kernel-policy.ts';

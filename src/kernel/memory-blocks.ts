@@ -2,7 +2,7 @@
 import { type AddressRange, alignDown, formatRange, GIB, MIB, overlaps, PAGE_4K } from '../abi/address.ts';
 import type { Reason } from '../abi/errno.ts';
 import { intersect, subtract } from '../abi/ranges.ts';
-import type { ZoneAccount } from './allocator.ts';
+import type { ZoneAccount } from './allocation.ts';
 import type { MemoryHotplug } from './hotplug.ts';
 import type { TdxMemoryBlock } from './memlist.ts';
 import type { Tdmr } from './tdmr.ts';

@@ -1,7 +1,8 @@
 /** Reference and pin counts of pages that user space, files or devices share. */
 import { PAGE_4K } from '../abi/address.ts';
 import type { Machine } from '../machine/machine.ts';
-import type { AllocOptions, PageAllocator } from './allocator.ts';
+import type { AllocOptions } from './allocation.ts';
+import type { PageAllocator } from './allocator.ts';
 
 /**
  * A page has one reference when it is allocated; page tables, files and pins take one each. It goes back to the allocator

@@ -1,7 +1,7 @@
 /** PAMT sizes and their memory: one contiguous chunk per TDMR (Linux host rules 1.4 step 2, 1.13). */
 import { type AddressRange, alignUp, formatRange, PAGE_1G, PAGE_2M, PAGE_4K } from '../abi/address.ts';
 import { KernelError } from '../abi/errno.ts';
-import type { ContigAllocator } from './allocator.ts';
+import type { ContigAllocator } from './allocation.ts';
 import type { TdxMemoryBlock } from './memlist.ts';
 import type { PamtPlacement } from './policy/kernel-policy.ts';
 

@@ -4,7 +4,7 @@
  */
 import { type AddressRange, alignDown, alignUp, formatRange, PAGE_1G, PAGE_4K } from '../abi/address.ts';
 import { KernelError } from '../abi/errno.ts';
-import type { ContigAllocator } from './allocator.ts';
+import type { ContigAllocator } from './allocation.ts';
 import type { TdxMemoryBlock } from './memlist.ts';
 import { allocPamts, freePamts, type Pamt, type PamtEntrySizes, pamtNode, pamtRange } from './pamt-alloc.ts';
 import type { HolePolicy } from './policy/kernel-policy.ts';

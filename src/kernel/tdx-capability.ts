@@ -2,7 +2,7 @@
 import { type AddressRange, PAGE_4K } from '../abi/address.ts';
 import type { Reason } from '../abi/errno.ts';
 import { intersect } from '../abi/ranges.ts';
-import type { ZoneAccount } from './allocator.ts';
+import type { ZoneAccount } from './allocation.ts';
 import type { MemoryBlock } from './memory-blocks.ts';
 import type { ZoneName } from './zone.ts';
 

@@ -19,6 +19,7 @@ import { type PrimingHost, primeTd } from './prime-td.ts';
 import type { SchedulingPoint } from './scheduling.ts';
 import { StageList } from './stages.ts';
 import { deepFreeze, type TdxSysinfo } from './sysinfo.ts';
+import { shutDownModule } from './undo.ts';
 
 /**
  * Whether the module is initialised. `error` is final for this boot; `disabled`: it was, and is no longer.
@@ -86,6 +87,26 @@ export class TdxEnabler {
     this.keyIds = new KeyIdPool(start, count);
   }
 
+  /**
+   * Detection, and what the policy `enable` has done at boot. A kernel boots without TDX too: what went wrong is in
+   * `stages` and in the log.
+   */
+  async boot(registerNotifier: () => void): Promise<void> {
+    const { enable, optedIn, pamtPlacement } = this.#context.policy;
+    const enablesAtBoot = enable === 'boot' || enable === 'primed' || (enable === 'opt-in' && optedIn);
+    try {
+      await this.detect(registerNotifier);
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+    }
+    try {
+      if (enablesAtBoot) await this.enable();
+      else if (pamtPlacement === 'reserved') this.reservePamt();
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+    }
+  }
+
   /** Sets memory aside for an initialisation that comes later, as far as TDX memory is known before. */
   reservePamt(): void {
     const { policy, hotplug, machine, log } = this.#context;
@@ -127,6 +148,20 @@ export class TdxEnabler {
     this.enabled = null;
     this.#usable = null;
     this.#gone = why;
+  }
+
+  /** Shuts an initialised module down for this boot. */
+  shutDown(why: Reason): void {
+    if (this.state !== 'initialized') return;
+    const { cpus, log } = this.#context;
+    shutDownModule(cpus);
+    this.lost(why);
+    log.err(`TDX module shut down: ${why.text}`, 'tdx-shut-down');
+  }
+
+  /** Why TDX is off; null when it is on. */
+  get off(): Reason | null {
+    return this.enabled === null ? this.whyOff() : null;
   }
 
   /** Why TDX is not initialised. */

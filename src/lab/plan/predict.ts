@@ -9,16 +9,15 @@ import { compareVersions, findGlobalField } from '../../abi/global-fields.ts';
 import { TDH } from '../../abi/leaves.ts';
 import { SW_STATUS, withOperand } from '../../abi/status.ts';
 import { STATUS } from '../../abi/status-codes.ts';
-import { PageAllocator } from '../../kernel/allocator.ts';
+import { bootMemory } from '../../kernel/boot-memory.ts';
 import { allocTdmrList, tdmrInfo } from '../../kernel/config.ts';
 import { Cpu } from '../../kernel/cpu.ts';
 import { type Detection, detectTdx } from '../../kernel/detect.ts';
 import { dynamicPamtObstacle } from '../../kernel/dynamic-pamt.ts';
 import { type KernelConfig, kernelConfig } from '../../kernel/kernel-config.ts';
 import { LogRing } from '../../kernel/log.ts';
-import { type MemblockRegion, memblockFromFirmware } from '../../kernel/memblock.ts';
+import type { MemblockRegion } from '../../kernel/memblock.ts';
 import { buildTdxMemlist, type TdxMemoryBlock } from '../../kernel/memlist.ts';
-import { movableMemory, overrideMemoryMap } from '../../kernel/memory-options.ts';
 import { allocPamts, type Pamt, pamtNode, pamtRange } from '../../kernel/pamt-alloc.ts';
 import { DEFAULT_POLICY } from '../../kernel/policy/kernel-policy.ts';
 import { neededReservedAreas } from '../../kernel/reserved-areas.ts';
@@ -99,10 +98,7 @@ export function predict(survey: Survey, options: PlanOptions): Prediction {
   const detection = stage('detect', () =>
     detectTdx(machine.lps[0]!, config, () => {}, new LogRing(machine.clock)),
   );
-  const memblock = memblockFromFirmware(overrideMemoryMap(description.e820, config.memmap), description.srat);
-  const allocator = new PageAllocator(memblock, {
-    movable: movableMemory(memblock, config.kernelCoreBytes),
-  });
+  const { memblock, allocator } = bootMemory(description, config);
   const cpus = machine.lps.map((lp) => new Cpu(lp));
   for (const cpu of cpus) prepareVmx(cpu, allocator);
   stage('cpus', () => predictCpus(cpus.slice(0, config.maxCpus), release));
