@@ -89,6 +89,8 @@ const COLUMNS: readonly Column[] = [
   { heading: 'first TD', align: 'right' },
   { heading: 'uneven', align: 'right' },
 ];
+/** A policy made of knobs has a long name; its figures fit 80 columns all the same. */
+const MOST_NAME = 22;
 /** From this width on the reasons stand beside the figures. */
 const WIDE = 130;
 
@@ -137,7 +139,7 @@ export function printComparison(
 function figures({ policy, measures }: ComparisonRow): string[] {
   const refused = total(measures.refused);
   return [
-    policy,
+    policy.length > MOST_NAME ? `${policy.slice(0, MOST_NAME - 1)}…` : policy,
     `${formatCount(refused)}/${formatCount(measures.starts)}`,
     formatCount(total(measures.killed)),
     measures.unusableBytes === 0 ? '-' : formatBytes(measures.unusableBytes),
