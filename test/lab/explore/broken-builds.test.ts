@@ -25,7 +25,7 @@ describe('broken builds', () => {
     'are caught within 2,000 seeds, and made short: %s',
     async (_, build) => {
       const scenario = await smallLives(build.policy, build.more, build.without);
-      expect(await firstFailure(scenario, { firstSeed: 1, seeds: 10 })).toBeNull();
+      expect(await firstFailure(scenario, { firstSeed: 1, seeds: 5 })).toBeNull();
       const found = await firstFailure(scenario, { firstSeed: 1, seeds: 2000 }, optionsOf(build));
       expect(build.shows ?? [found?.failure.name]).toContain(found?.failure.name);
       expect(found?.failure.kind).toBe(build.shows === undefined ? 'expectation' : 'invariant');
