@@ -69,6 +69,7 @@ const Machine = v.strictObject({
   memory: v.array(Memory),
   e820: v.array(E820),
   srat: v.array(Srat),
+  slit: v.exactOptional(v.array(v.array(Count(255)))),
   cmrs: v.pipe(
     v.array(v.strictObject(RANGE)),
     v.maxLength(MAX_CMRS, `holds more than the ${MAX_CMRS} CMRs a platform can have`),
