@@ -14,7 +14,7 @@ export interface AbstractInvariant {
   readonly check: (host: AbstractHost, s: AbstractState) => string | null;
 }
 
-const LACKS = new Set(['module-refused-page', 'page-not-tdx', 'no-tdx-memory']);
+const LACKS = new Set(['module-refused-page', 'pamt-add-failed', 'page-not-tdx', 'no-tdx-memory']);
 
 /** @public */
 export const ABSTRACT_INVARIANTS: readonly AbstractInvariant[] = [

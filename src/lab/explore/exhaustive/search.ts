@@ -38,19 +38,24 @@ export interface SearchResult {
 export interface SearchOptions {
   /** Steps after which no state is followed; no limit where it is left out. */
   readonly depth?: number;
-  /** Default 20 million. */
+  /** Default as many as fit in 1 GiB. */
   readonly mostStates?: number;
   /** Told now and then. */
   readonly onProgress?: (states: number, depth: number) => void;
 }
 
-const MOST_STATES = 20_000_000;
+/** Of all states that are kept. */
+const MOST_BYTES = 2 ** 30;
 /** States between two reports of progress. */
 const REPORT_EVERY = 65_536;
 
 /** Stops at the first invariant that is broken. The same host gives the same result. @public */
 export function searchAll(host: AbstractHost, options: SearchOptions = {}): SearchResult {
-  const { depth: mostDepth = Number.POSITIVE_INFINITY, mostStates = MOST_STATES, onProgress } = options;
+  const {
+    depth: mostDepth = Number.POSITIVE_INFINITY,
+    mostStates = MOST_BYTES / (4 * host.layout.size),
+    onProgress,
+  } = options;
   const tasks = host.config.tasks.length;
   const seen = new StateSet(host.layout.size);
   const trail = new Trail();

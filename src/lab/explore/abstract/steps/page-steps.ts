@@ -5,7 +5,14 @@ import type { AbstractEvent } from '../config.ts';
 import { AREA, HOST, OWNER, TASK, TDX } from '../layout.ts';
 
 /** The module refused a page because it is no TDX memory. */
-export const REFUSED_PAGE = 'module-refused-page';
+const REFUSED_PAGE = 'module-refused-page';
+/** With Dynamic PAMT it refuses the metadata of a 4 KiB page before. */
+const REFUSED_PAIR = 'pamt-add-failed';
+/** The module is not there any more. */
+const FAILED_CALL = 'seamcall-failed';
+
+/** Reasons that the module gives, not the allocator. @internal */
+export const OF_MODULE: ReadonlySet<string> = new Set([REFUSED_PAGE, REFUSED_PAIR, FAILED_CALL]);
 
 /** What pages are for. @internal */
 export interface Giving<E> {
@@ -59,7 +66,9 @@ export function pageSteps<E extends AbstractEvent>(use: Giving<E>): readonly Ste
         s[layout.task(task, TASK.area)] = 0;
         s[layout.task(task, TASK.pages)] = 0;
         const state = s[layout.host(HOST.tdx)];
-        const refusal = !isTdxOn(host, s) || state === TDX.shutDown ? 'seamcall-failed' : REFUSED_PAGE;
+        const isPair = what === 'control' && host.config.policy.dynamicPamt;
+        const isGone = !isTdxOn(host, s) || state === TDX.shutDown;
+        const refusal = isGone ? FAILED_CALL : isPair ? REFUSED_PAIR : REFUSED_PAGE;
         if (state === TDX.initialized && isTdx(host, s, area)) {
           s[layout.task(task, TASK.rest)]! -= pages;
           return host.goto(s, task, allocate);

@@ -3,7 +3,7 @@ import type { AbstractHost, AbstractState, Step, StepsOf } from '../abstract-hos
 import type { AbstractEvent } from '../config.ts';
 import { AREA, HOST, LIFE, OWNER, TASK, TDX } from '../layout.ts';
 import { enableSteps } from './enable-steps.ts';
-import { giveBackAll, pageSteps } from './page-steps.ts';
+import { giveBackAll, OF_MODULE, pageSteps } from './page-steps.ts';
 
 type Start = Extract<AbstractEvent, { do: 'td-start' }>;
 type Grow = Extract<AbstractEvent, { do: 'td-grow' }>;
@@ -60,8 +60,7 @@ function undo(host: AbstractHost, s: AbstractState, task: number, reason: string
 function hinder(host: AbstractHost, s: AbstractState, task: number, { td }: TdEvent, reason: string): void {
   const { layout } = host;
   const onError = host.knob(s, 'onError');
-  const isCall = reason === 'module-refused-page' || reason === 'seamcall-failed';
-  if (!isCall || onError === 'refuse') {
+  if (!OF_MODULE.has(reason) || onError === 'refuse') {
     host.finish(s, task, 'refused', reason);
     return;
   }
