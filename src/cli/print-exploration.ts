@@ -1,6 +1,6 @@
 /** Prints what exploring a scenario found. */
 import type { Interleavings } from '../lab/explore/exhaustive/explore-interleavings.ts';
-import type { Exploration } from '../lab/explore/seeds/explore-seeds.ts';
+import type { Exploration } from '../lab/explore/seeds/explore-scenario.ts';
 import { formatCount } from './format.ts';
 import { type Io, style } from './io.ts';
 import { printWrapped } from './table.ts';
