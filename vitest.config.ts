@@ -7,5 +7,7 @@ export default defineConfig({
     setupFiles: ['test/support/seed.ts'],
     testTimeout: 60_000,
     pool: 'threads',
+    // vitest itself would leave one processor idle.
+    maxWorkers: '100%',
   },
 });
