@@ -17,6 +17,7 @@ import {
   type GuestFlow,
   type GuestScript,
 } from './flow.ts';
+import { type GuestKernel, underKernel } from './guest-kernel.ts';
 import { SnpVerbs } from './snp-guest.ts';
 
 /** @public */
@@ -33,26 +34,10 @@ type GhcbValues = ValuesOf<typeof GHCB>;
 
 /** `script` as the program of an SNP guest. @public */
 export function asSnpGuest(script: GuestScript, options: SnpKernelOptions): GuestScript {
-  return function* (cpu) {
-    const kernel = new SnpKernel(cpu, options);
-    yield* kernel.start();
-    const program = script(cpu);
-    let step = program.next();
-    while (step.done !== true) {
-      let answer: GuestAnswer;
-      try {
-        answer = yield* kernel.perform(step.value);
-      } catch (error) {
-        if (!(error instanceof GuestException)) throw error;
-        step = program.throw(error);
-        continue;
-      }
-      step = program.next(answer);
-    }
-  };
+  return underKernel(script, (cpu) => new SnpKernel(cpu, options));
 }
 
-class SnpKernel {
+class SnpKernel implements GuestKernel {
   readonly #verbs: SnpVerbs;
   readonly #isShared: (gpa: number) => boolean;
   readonly #ghcb: number;

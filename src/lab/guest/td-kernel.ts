@@ -14,6 +14,7 @@ import {
   type GuestFlow,
   type GuestScript,
 } from './flow.ts';
+import { type GuestKernel, underKernel } from './guest-kernel.ts';
 
 type Instruction = Extract<GuestAction, { readonly kind: 'instruction' }>;
 
@@ -58,25 +59,10 @@ export class TdPages {
 
 /** `script` as the program of a TD. @public */
 export function asTdGuest(script: GuestScript, pages: TdPages = new TdPages()): GuestScript {
-  return function* (cpu) {
-    const kernel = new TdKernel(cpu, pages);
-    const program = script(cpu);
-    let step = program.next();
-    while (step.done !== true) {
-      let answer: GuestAnswer;
-      try {
-        answer = yield* kernel.perform(step.value);
-      } catch (error) {
-        if (!(error instanceof GuestException)) throw error;
-        step = program.throw(error);
-        continue;
-      }
-      step = program.next(answer);
-    }
-  };
+  return underKernel(script, (cpu) => new TdKernel(cpu, pages));
 }
 
-class TdKernel {
+class TdKernel implements GuestKernel {
   readonly #cpu: GuestCpu;
   readonly #pages: TdPages;
 
